@@ -1,0 +1,2 @@
+//! The holdfast binary: wiring only.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Developer commands behind the Makefile.
+fn main() {}
