@@ -1,1 +1,21 @@
-//! (room prepared; see ARCHITECTURE.md)
+//! The wire contracts Holdfast speaks, as generated code. No logic.
+//!
+//! [`csi::v1`] is the Container Storage Interface 1.13, written from a table of its facts
+//! (`tests/csi-1.13-wire.tsv`); `tests/csi_contract.rs` compares every message, field, enum value and call with that
+//! table, so that a slip of a number cannot reach a cluster.
+//!
+//! ```
+//! use holdfast_proto::csi::v1::CapacityRange;
+//! let wanted = CapacityRange { required_bytes: 1 << 30, limit_bytes: 0 };
+//! assert_eq!(wanted.required_bytes, 1_073_741_824);
+//! ```
+#![forbid(unsafe_code)]
+
+/// The Container Storage Interface.
+pub mod csi {
+    /// Version 1 of its package.
+    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::large_futures)]
+    pub mod v1 {
+        tonic::include_proto!("csi.v1");
+    }
+}
