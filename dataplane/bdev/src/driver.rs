@@ -1,0 +1,260 @@
+//! The one wait point of a reactor thread: storage submission and completion, readiness of file
+//! descriptors, deadlines. Two variants behind one face: io_uring, and a worker pool where that is forbidden.
+
+mod continuation;
+mod inbox;
+mod threads;
+mod uring;
+
+use crate::{BdevError, Completion, IoStatus, Token};
+use continuation::Core;
+use inbox::Inbox;
+pub use inbox::Remote;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use threads::Threads;
+use uring::Ring;
+
+/// Which mechanism serves the reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DriverKind {
+    /// io_uring, or threads where the kernel or the sandbox forbids it.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// poll(2) and a pool of worker threads.
+    Threads,
+}
+
+/// Names one watch of one driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchId(crate::slab::Key);
+
+/// What a call of [`Driver::poll`] or [`Driver::wait`] found. Reuse it: it keeps its capacity.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// Finished requests.
+    pub completions: Vec<Completion>,
+    /// Keys of watches whose file descriptor is readable (or has failed: reading tells).
+    pub ready: Vec<u64>,
+}
+
+impl Events {
+    /// True if nothing happened.
+    pub fn is_empty(&self) -> bool {
+        self.completions.is_empty() && self.ready.is_empty()
+    }
+
+    /// Forgets everything; [`Driver::poll`] and [`Driver::wait`] do it first.
+    pub fn clear(&mut self) {
+        self.completions.clear();
+        self.ready.clear();
+    }
+}
+
+/// What a watch reports to: the caller's key, or the driver's own inbox.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Caller(u64),
+    Inbox,
+}
+
+#[allow(clippy::large_enum_variant)] // One per reactor; a box would only add an indirection.
+enum Backend {
+    Uring(Ring),
+    Threads(Threads),
+}
+
+/// The wait point. Made on its reactor's thread and never leaves it.
+///
+/// Dropping it waits for every request the kernel still works on: their buffers are in use until then.
+pub struct Driver {
+    core: Core,
+    backend: Backend,
+    inbox: Arc<Inbox>,
+}
+
+impl Driver {
+    /// Sets up the wait point of the calling thread.
+    ///
+    /// # Errors
+    /// [`BdevError::Driver`] if the kernel refuses the mechanism asked for.
+    pub fn new(kind: DriverKind) -> Result<Driver, BdevError> {
+        let backend = match kind {
+            DriverKind::Threads => Backend::Threads(Threads::new()),
+            DriverKind::Uring => Backend::Uring(Ring::new()?),
+            DriverKind::Auto => match Ring::new() {
+                Ok(ring) => Backend::Uring(ring),
+                Err(error) => {
+                    tracing::warn!(%error, "Using worker threads for storage, which are slower");
+                    Backend::Threads(Threads::new())
+                }
+            },
+        };
+        let inbox = Arc::new(Inbox::new()?);
+        let mut driver = Driver {
+            core: Core::new(),
+            backend,
+            inbox,
+        };
+        let bell = driver.inbox.bell();
+        driver.watch_for(bell, Target::Inbox);
+        Ok(driver)
+    }
+
+    /// The mechanism in use; never `Auto`.
+    pub fn kind(&self) -> DriverKind {
+        match self.backend {
+            Backend::Uring(_) => DriverKind::Uring,
+            Backend::Threads(_) => DriverKind::Threads,
+        }
+    }
+
+    /// Reports a request as finished; it surfaces in the next [`Driver::poll`] or [`Driver::wait`].
+    /// Channels call this once for each request they were given.
+    pub fn complete(&mut self, token: Token, status: IoStatus) {
+        self.core.complete(token, status);
+    }
+
+    /// A token to hand out `parts` times (at least once): when it has completed that often, `parent`
+    /// completes once, with the worst status.
+    pub fn join(&mut self, parent: Token, parts: u32) -> Token {
+        self.core.join(parent, parts)
+    }
+
+    /// A token for the same request whose completion reaches `parent` no earlier than `by` from now.
+    pub fn delay(&mut self, parent: Token, by: Duration) -> Token {
+        self.core.delay(parent, by)
+    }
+
+    /// A handle through which another thread completes requests of this driver.
+    pub fn remote(&self) -> Remote {
+        Remote::new(Arc::clone(&self.inbox))
+    }
+
+    /// Reports `key` in [`Events::ready`] by every poll or wait while `fd` is readable. Not edge-triggered:
+    /// whoever does not read is told again.
+    pub fn watch(&mut self, fd: Arc<OwnedFd>, key: u64) -> WatchId {
+        self.watch_for(fd, Target::Caller(key))
+    }
+
+    /// Ends a watch: no later poll or wait reports it. An id of an ended watch is ignored.
+    pub fn unwatch(&mut self, id: WatchId) {
+        match &mut self.backend {
+            Backend::Uring(ring) => ring.unwatch(id.0),
+            Backend::Threads(threads) => threads.unwatch(id.0),
+        }
+    }
+
+    /// Submits what is queued and takes what has happened. Never blocks.
+    ///
+    /// # Errors
+    /// [`BdevError::Driver`] if the kernel refuses the wait point; it will not recover.
+    pub fn poll(&mut self, events: &mut Events) -> Result<(), BdevError> {
+        events.clear();
+        self.flush()?;
+        self.collect(events)
+    }
+
+    /// As [`Driver::poll`], but blocks until at least one event or the timeout (`None`: no timeout).
+    ///
+    /// # Errors
+    /// [`BdevError::Driver`] if the kernel refuses the wait point; it will not recover.
+    pub fn wait(
+        &mut self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> Result<(), BdevError> {
+        if timeout == Some(Duration::ZERO) {
+            return self.poll(events);
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        events.clear();
+        loop {
+            self.collect(events)?;
+            let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if !events.is_empty() || late() {
+                return self.flush();
+            }
+            let until = [deadline, self.core.next_due()].into_iter().flatten().min();
+            self.sleep(until)?;
+        }
+    }
+
+    /// Zero exactly when nothing is under way: no request in the kernel or a worker, none waiting for its
+    /// parts or its delay, and no completion that poll or wait has not yet handed out.
+    pub fn outstanding(&self) -> usize {
+        self.in_flight() + self.core.pending()
+    }
+
+    /// Completions that belonged to nothing (any more) and were dropped; anything but 0 is a bug below.
+    pub fn stale(&self) -> u64 {
+        self.core.stale
+    }
+
+    fn watch_for(&mut self, fd: Arc<OwnedFd>, target: Target) -> WatchId {
+        WatchId(match &mut self.backend {
+            Backend::Uring(ring) => ring.watch(fd, target),
+            Backend::Threads(threads) => threads.watch(fd, target),
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), BdevError> {
+        match &mut self.backend {
+            Backend::Uring(ring) => ring.flush(),
+            Backend::Threads(_) => Ok(()),
+        }
+    }
+
+    fn sleep(&mut self, until: Option<Instant>) -> Result<(), BdevError> {
+        match &mut self.backend {
+            Backend::Uring(ring) => ring.sleep(until),
+            Backend::Threads(threads) => threads.sleep(until),
+        }
+    }
+
+    fn collect(&mut self, events: &mut Events) -> Result<(), BdevError> {
+        let bell = match &mut self.backend {
+            Backend::Uring(ring) => ring.reap(&mut self.core, &mut events.ready),
+            Backend::Threads(threads) => threads.reap(&mut events.ready)?,
+        };
+        if bell {
+            self.inbox.empty_into(&mut self.core);
+        }
+        self.core.expire();
+        self.core.hand_out(&mut events.completions);
+        Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        match &self.backend {
+            Backend::Uring(ring) => ring.in_flight(),
+            Backend::Threads(_) => 0,
+        }
+    }
+}
+
+/// For poll(2): longer waits than the kernel can express become the longest one it can.
+fn timespec(duration: Duration) -> rustix::event::Timespec {
+    rustix::event::Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("kind", &self.kind())
+            .field("outstanding", &self.outstanding())
+            .finish()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
