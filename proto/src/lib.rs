@@ -14,7 +14,13 @@
 /// The Container Storage Interface.
 pub mod csi {
     /// Version 1 of its package.
-    #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::large_futures)]
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        clippy::large_futures
+    )]
     pub mod v1 {
         tonic::include_proto!("csi.v1");
     }
