@@ -1,0 +1,1 @@
+//! The configuration space, byte by byte.

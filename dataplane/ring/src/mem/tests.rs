@@ -1,0 +1,1 @@
+//! Regions and views: what is refused, what is found.

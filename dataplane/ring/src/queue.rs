@@ -1,0 +1,294 @@
+//! The split virtqueue (virtio 1.x section 2.7), device side: takes chains off the available ring in batches and puts
+//! used elements back with one store and at most one interrupt per batch.
+
+mod chain;
+mod error;
+mod heads;
+mod layout;
+mod rings;
+
+pub use chain::{Chain, MAX_CHAIN};
+pub use error::{QueueError, RingPart};
+pub use layout::{MAX_QUEUE_SIZE, QueueFeatures, QueueLayout};
+
+use crate::blk::{Limits, Request};
+use crate::mem::{MemView, Window};
+use heads::Heads;
+use rings::{DescIndex, Rings};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// One split virtqueue, owned by the thread that polls it (it is not `Send`).
+///
+/// Every index is 16 bits wide and wraps; only differences mean anything. A queue that has returned an error from
+/// [`pop`](Self::pop), [`pop_chain`](Self::pop_chain) or [`arm`](Self::arm) is poisoned: it yields the same error for
+/// ever, but what was popped before can still be pushed and published.
+#[derive(Debug)]
+pub struct SplitQueue {
+    rings: Rings,
+    layout: QueueLayout,
+    features: QueueFeatures,
+    /// Position of the next element to take from the available ring.
+    next_avail: u16,
+    /// `avail.idx` as last loaded; what lies between is this batch.
+    avail_idx: u16,
+    /// Position of the next element to write to the used ring; ahead of `published_used` while elements are staged.
+    next_used: u16,
+    published_used: u16,
+    /// Whether `published_used` is known to have been announced to the guest: not so for what a former owner published.
+    announced: bool,
+    /// Which heads are popped and not pushed.
+    heads: Heads,
+    /// The window that held the last buffer.
+    window: Window,
+    poison: Option<QueueError>,
+}
+
+impl SplitQueue {
+    /// Takes over a ring at the available position `last_avail`; the used position is read from the ring.
+    ///
+    /// # Errors
+    /// If the size is not a power of two up to [`MAX_QUEUE_SIZE`], or a part is misaligned, is not in one memory
+    /// region, or overlaps another part.
+    pub fn new(
+        view: Arc<MemView>,
+        layout: QueueLayout,
+        features: QueueFeatures,
+        last_avail: u16,
+    ) -> Result<SplitQueue, QueueError> {
+        let rings = Rings::resolve(view, &layout, features)?;
+        let used = rings.used_idx();
+        Ok(SplitQueue {
+            rings,
+            layout,
+            features,
+            next_avail: last_avail,
+            avail_idx: last_avail,
+            next_used: used,
+            published_used: used,
+            announced: false,
+            heads: Heads::new(layout.size),
+            window: Window::NONE,
+            poison: None,
+        })
+    }
+
+    /// Takes the next block request off the ring; false if there is none.
+    ///
+    /// A request that is well formed but cannot be served comes as [`Kind::Rejected`](crate::blk::Kind::Rejected).
+    ///
+    /// # Errors
+    /// The ring or the chain breaks a rule of virtio; the queue is poisoned and must not be served any longer.
+    #[inline]
+    pub fn pop(&mut self, request: &mut Request, limits: &Limits) -> Result<bool, QueueError> {
+        let popped = self.pop_chain(request.chain_mut()).and_then(|popped| {
+            if popped {
+                request.parse(limits).map_err(|error| {
+                    self.take_back(request.head());
+                    self.poisoned(error)
+                })?;
+            }
+            Ok(popped)
+        });
+        if popped.is_err() {
+            request.reset();
+        }
+        popped
+    }
+
+    /// Takes the next descriptor chain off the ring without looking into it; false if there is none.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop), for what concerns ring and descriptors.
+    #[inline]
+    pub fn pop_chain(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
+        if let Some(error) = &self.poison {
+            return Err(error.clone());
+        }
+        match self.try_pop(chain) {
+            Ok(popped) => Ok(popped),
+            Err(error) => {
+                chain.clear();
+                Err(self.poisoned(error))
+            }
+        }
+    }
+
+    /// Stages the answer to one popped head; the guest sees it after [`publish`](Self::publish).
+    ///
+    /// `used_len` is the number of bytes written from the start of the chain's writable part. A head that was not popped
+    /// is dropped and poisons the queue: writing it would hand the guest a buffer it may be using.
+    #[inline]
+    pub fn push(&mut self, head: u16, used_len: u32) {
+        if !self.heads.remove(head) {
+            self.poisoned(QueueError::HeadNotOutstanding { head });
+            return;
+        }
+        self.rings.write_used(self.next_used, head, used_len);
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// Shows all staged answers to the guest at once; true if the guest wants an interrupt for them.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.next_used == self.published_used {
+            return false;
+        }
+        let (old, new) = (self.published_used, self.next_used);
+        self.rings.store_used_idx(new);
+        self.published_used = new;
+        // The guest writes used_event (or the flag), then reads used.idx; we store used.idx, then read its wish. Without
+        // a full barrier on both sides each could miss the other's store and the guest would wait for ever.
+        fence(Ordering::SeqCst);
+        if !self.features.event_idx {
+            return !self.rings.no_interrupt();
+        }
+        let first = !std::mem::replace(&mut self.announced, true);
+        first || crosses(self.rings.used_event(), old, new)
+    }
+
+    /// Asks the guest to kick for the next element; true if one is there already, so do not sleep.
+    ///
+    /// # Errors
+    /// If `avail.idx` is out of bounds; the queue is poisoned. Also on a queue poisoned before.
+    pub fn arm(&mut self) -> Result<bool, QueueError> {
+        if let Some(error) = &self.poison {
+            return Err(error.clone());
+        }
+        if self.features.event_idx {
+            self.rings.store_avail_event(self.next_avail);
+        } else {
+            self.rings.store_no_notify(false);
+        }
+        // Pairs with the guest's barrier between its store of avail.idx and its load of our wish (see `publish`).
+        fence(Ordering::SeqCst);
+        match self.load_avail_idx() {
+            Ok(()) => Ok(self.avail_idx != self.next_avail),
+            Err(error) => Err(self.poisoned(error)),
+        }
+    }
+
+    /// Tells the guest that kicks are not needed while we poll.
+    pub fn disarm(&mut self) {
+        // With EVENT_IDX the armed position falls behind by itself: at most one more kick per 65536 elements.
+        if !self.features.event_idx {
+            self.rings.store_no_notify(true);
+        }
+    }
+
+    /// Follows a change of the guest's memory table. Requests popped before keep the view they were popped under.
+    ///
+    /// # Errors
+    /// If the new view does not hold the three parts of the ring; the queue is poisoned and keeps the old view.
+    pub fn swap_view(&mut self, view: Arc<MemView>) -> Result<(), QueueError> {
+        match Rings::resolve(view, &self.layout, self.features) {
+            Ok(rings) => {
+                self.rings = rings;
+                self.window = Window::NONE;
+                Ok(())
+            }
+            Err(error) => Err(self.poisoned(error)),
+        }
+    }
+
+    /// The guest memory in use.
+    pub fn view(&self) -> &Arc<MemView> {
+        self.rings.view()
+    }
+
+    /// Position of the next element to take from the available ring: the answer to GET_VRING_BASE after a drain.
+    pub fn last_avail(&self) -> u16 {
+        self.next_avail
+    }
+
+    /// `used.idx` as published.
+    pub fn used_idx(&self) -> u16 {
+        self.published_used
+    }
+
+    /// Chains popped and not pushed.
+    pub fn outstanding(&self) -> u16 {
+        self.heads.len()
+    }
+
+    /// Size and addresses this queue was made with.
+    pub fn layout(&self) -> &QueueLayout {
+        &self.layout
+    }
+
+    /// What was negotiated for this queue.
+    pub fn features(&self) -> QueueFeatures {
+        self.features
+    }
+
+    /// Why the queue takes no more work; none while it is sound.
+    pub fn poison(&self) -> Option<&QueueError> {
+        self.poison.as_ref()
+    }
+
+    #[inline]
+    fn try_pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
+        if self.next_avail == self.avail_idx {
+            self.load_avail_idx()?;
+            if self.next_avail == self.avail_idx {
+                return Ok(false);
+            }
+        }
+        let head = self.rings.avail_head(self.next_avail);
+        let index = DescIndex::new(head, self.layout.size).ok_or(QueueError::HeadOutOfRange {
+            head,
+            size: self.layout.size,
+        })?;
+        if !self.heads.insert(index) {
+            return Err(QueueError::HeadRepeated { head });
+        }
+        self.next_avail = self.next_avail.wrapping_add(1);
+        chain.start(head, Rc::clone(self.rings.shared_view()));
+        let walked = chain::walk(&self.rings, self.features, &mut self.window, index, chain);
+        if walked.is_err() {
+            self.take_back(head);
+        }
+        walked.map(|()| true)
+    }
+
+    /// Undoes the pop of a chain that turned out malformed: it will never be answered, so a drain must not wait for it.
+    #[cold]
+    fn take_back(&mut self, head: u16) {
+        self.heads.remove(head);
+        self.next_avail = self.next_avail.wrapping_sub(1);
+    }
+
+    /// Loads `avail.idx` once and checks that the guest has not made more available than the ring can hold.
+    #[inline]
+    fn load_avail_idx(&mut self) -> Result<(), QueueError> {
+        let avail_idx = self.rings.avail_idx();
+        let waiting = avail_idx.wrapping_sub(self.next_avail);
+        let room = self.layout.size - self.heads.len();
+        if waiting > room {
+            let (last_avail, size) = (self.next_avail, self.layout.size);
+            return Err(QueueError::AvailIndexJumped {
+                avail_idx,
+                last_avail,
+                room,
+                size,
+            });
+        }
+        self.avail_idx = avail_idx;
+        Ok(())
+    }
+
+    #[cold]
+    fn poisoned(&mut self, error: QueueError) -> QueueError {
+        self.poison.get_or_insert(error).clone()
+    }
+}
+
+/// Whether moving an index from `old` to `new` passes `event` (virtio 1.x section 2.7.7.2, modulo 65536).
+#[inline]
+fn crosses(event: u16, old: u16, new: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+#[cfg(test)]
+mod tests;

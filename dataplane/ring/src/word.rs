@@ -1,0 +1,141 @@
+//! The only place that loads and stores words shared with a guest: each call touches memory exactly once.
+//!
+//! Atomics (relaxed unless said otherwise) are used so that the compiler can neither split, repeat nor invent an access
+//! while the guest changes the word. Values are little endian in memory and native in the result.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+
+/// Loads one 16-bit word with the given ordering.
+///
+/// # Safety
+/// `word` is aligned to 2 and lies in mapped memory.
+#[inline]
+pub(crate) unsafe fn load_u16(word: *const u16, order: Ordering) -> u16 {
+    // SAFETY: mapped and aligned by this function's contract; guest memory is only ever accessed through atomics.
+    let value = unsafe { AtomicU16::from_ptr(word.cast_mut()) }.load(order);
+    fetched(word.cast(), 2);
+    u16::from_le(value)
+}
+
+/// Stores one 16-bit word with the given ordering.
+///
+/// # Safety
+/// `word` is aligned to 2 and lies in mapped, writable memory.
+#[inline]
+pub(crate) unsafe fn store_u16(word: *mut u16, value: u16, order: Ordering) {
+    // SAFETY: mapped and aligned by this function's contract; guest memory is only ever accessed through atomics.
+    unsafe { AtomicU16::from_ptr(word) }.store(value.to_le(), order);
+}
+
+/// Loads one 64-bit word.
+///
+/// # Safety
+/// `word` is aligned to 8 and lies in mapped memory.
+#[inline]
+pub(crate) unsafe fn load_u64(word: *const u64) -> u64 {
+    // SAFETY: mapped and aligned by this function's contract; guest memory is only ever accessed through atomics.
+    let value = unsafe { AtomicU64::from_ptr(word.cast_mut()) }.load(Relaxed);
+    fetched(word.cast(), 8);
+    u64::from_le(value)
+}
+
+/// Stores one byte.
+///
+/// # Safety
+/// `byte` lies in mapped, writable memory.
+#[inline]
+pub(crate) unsafe fn store_u8(byte: *mut u8, value: u8) {
+    // SAFETY: mapped by this function's contract; guest memory is only ever accessed through atomics.
+    unsafe { AtomicU8::from_ptr(byte) }.store(value, Relaxed);
+}
+
+/// Stores one aligned 32-bit pair as a single 64-bit word if it can, for used elements.
+///
+/// # Safety
+/// `at` is aligned to 4 and 8 bytes from it lie in mapped, writable memory.
+#[inline]
+pub(crate) unsafe fn store_u32_pair(at: *mut u32, first: u32, second: u32) {
+    use std::sync::atomic::AtomicU32;
+    // SAFETY: mapped and aligned by this function's contract; the second word is the next element of the same range.
+    unsafe {
+        AtomicU32::from_ptr(at).store(first.to_le(), Relaxed);
+        AtomicU32::from_ptr(at.add(1)).store(second.to_le(), Relaxed);
+    }
+}
+
+/// Copies bytes out of guest memory, each byte loaded once.
+///
+/// # Safety
+/// `into.len()` bytes from `from` lie in mapped memory.
+#[inline]
+pub(crate) unsafe fn copy_from(from: *const u8, into: &mut [u8]) {
+    let mut done = 0;
+    // Bound: `done` grows by at least 1 up to `into.len()`.
+    while done < into.len() {
+        // SAFETY: `done < into.len()`, so the byte at `done` lies in the range the caller vouches for.
+        let at = unsafe { from.add(done) };
+        if at.cast::<u64>().is_aligned() && into.len() - done >= 8 {
+            // SAFETY: aligned, and 8 bytes remain in the range.
+            let word = unsafe { load_u64(at.cast()) };
+            into[done..done + 8].copy_from_slice(&word.to_le_bytes());
+            done += 8;
+        } else {
+            // SAFETY: one byte remains in the range.
+            into[done] = unsafe { AtomicU8::from_ptr(at.cast_mut()) }.load(Relaxed);
+            fetched(at, 1);
+            done += 1;
+        }
+    }
+}
+
+/// Copies bytes into guest memory.
+///
+/// # Safety
+/// `from.len()` bytes from `into` lie in mapped, writable memory.
+pub(crate) unsafe fn copy_to(from: &[u8], into: *mut u8) {
+    for (offset, byte) in from.iter().enumerate() {
+        // SAFETY: `offset < from.len()`, so the byte lies in the range the caller vouches for.
+        unsafe { store_u8(into.add(offset), *byte) };
+    }
+}
+
+/// Reports a load to the test that watches for double fetches; nothing in the product.
+#[cfg(not(test))]
+#[inline(always)]
+fn fetched(_at: *const u8, _len: usize) {}
+
+#[cfg(test)]
+pub(crate) use watch::fetched;
+
+/// Lets a test see, and answer, every load from guest memory on its thread.
+#[cfg(test)]
+pub(crate) mod watch {
+    use std::cell::RefCell;
+
+    type Watcher = Box<dyn FnMut(*mut u8, usize)>;
+
+    thread_local! {
+        static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
+    }
+
+    /// Calls `watcher` with the address and length of each load made while `body` runs.
+    pub(crate) fn during<T>(
+        watcher: impl FnMut(*mut u8, usize) + 'static,
+        body: impl FnOnce() -> T,
+    ) -> T {
+        WATCHER.with_borrow_mut(|slot| *slot = Some(Box::new(watcher)));
+        let result = body();
+        WATCHER.with_borrow_mut(|slot| *slot = None);
+        result
+    }
+
+    pub(crate) fn fetched(at: *const u8, len: usize) {
+        WATCHER.with_borrow_mut(|slot| {
+            if let Some(watcher) = slot {
+                watcher(at.cast_mut(), len);
+            }
+        });
+    }
+}
