@@ -1,0 +1,195 @@
+//! Finds out what a device carries, from its first six MiB, without changing anything.
+
+use crate::bytes::first_non_zero;
+use crate::error::PoolError;
+use crate::journal;
+use crate::layout::{
+    DATA_START, MIN_DEVICE_BYTES, SUPERBLOCK_AREA, SUPERBLOCK_OFFSETS, TABLE_OFFSETS, WRITE_BYTES,
+};
+use crate::signature;
+use crate::superblock::{self, SUPERBLOCK_BYTES, Slot, Superblock, VERSION};
+use holdfast_bdev::BlockDevice;
+
+/// How much of a device's end is searched for what others leave there.
+const TAIL_BYTES: u64 = 128 << 10;
+
+/// What a device carries.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// Nothing.
+    Blank,
+    /// A format that did not end.
+    Interrupted { contents_unknown: bool },
+    /// A pool.
+    Pool(Superblock),
+    /// Somebody else's data.
+    Foreign(String),
+    /// A pool of a newer release.
+    Newer {
+        version: (u16, u16),
+        needs: (u16, u16),
+    },
+    /// A pool that cannot be trusted.
+    Damaged(String),
+}
+
+/// The two superblock places, and what they add up to.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    pub(crate) slots: [Slot; 2],
+    pub(crate) finding: Finding,
+}
+
+impl Finding {
+    /// The superblock, or why there is no pool to open.
+    pub(crate) fn into_pool(self) -> Result<Superblock, PoolError> {
+        match self {
+            Finding::Pool(superblock) => Ok(superblock),
+            Finding::Blank => Err(PoolError::NotAPool),
+            Finding::Interrupted { .. } => Err(PoolError::FormatInterrupted),
+            Finding::Foreign(what) => Err(PoolError::Foreign { what }),
+            Finding::Damaged(what) => Err(PoolError::Damaged { what }),
+            Finding::Newer { version, needs } => Err(PoolError::NewerVersion {
+                found: format!(
+                    "{}.{} (needs a reader of {}.{})",
+                    version.0, version.1, needs.0, needs.1
+                ),
+                ours: format!("{}.{}", VERSION.0, VERSION.1),
+            }),
+        }
+    }
+}
+
+/// Looks at a device.
+pub(crate) fn discover(device: &dyn BlockDevice) -> Result<Discovery, PoolError> {
+    let size_bytes = device.info().size_bytes;
+    let first = read(device, 0, SUPERBLOCK_AREA.min(size_bytes))?;
+    let second = if size_bytes >= SUPERBLOCK_OFFSETS[1] + WRITE_BYTES as u64 {
+        read(device, SUPERBLOCK_OFFSETS[1], WRITE_BYTES as u64)?
+    } else {
+        Vec::new()
+    };
+    let slots = [
+        superblock::decode(&first, 0),
+        superblock::decode(&second, 1),
+    ];
+    let finding = judge(device, &first, &slots)?;
+    Ok(Discovery { slots, finding })
+}
+
+/// Adds up what was seen. The order of the questions is the safety: a marker says that what lies beneath was given up; a
+/// foreign signature outweighs our own copies, for a drive that was put to another use must not be opened as a pool.
+fn judge(device: &dyn BlockDevice, first: &[u8], slots: &[Slot; 2]) -> Result<Finding, PoolError> {
+    let (Slot::Valid(_) | Slot::Newer { .. }) = &slots[0] else {
+        return judge_second(device, first, slots);
+    };
+    // Our own sector is left out of the search: its checksum may end like a boot sector.
+    let mut around = first.to_vec();
+    around[..SUPERBLOCK_BYTES].fill(0);
+    if let Some(known) = signature::in_head(&around) {
+        return Ok(Finding::Foreign(format!(
+            "{known}, written over a Holdfast pool"
+        )));
+    }
+    Ok(match slots {
+        [Slot::Valid(a), Slot::Valid(b)] if a != b => {
+            Finding::Damaged("the two superblock copies name different pools".into())
+        }
+        [Slot::Valid(a), Slot::Newer { .. }] | [Slot::Newer { .. }, Slot::Valid(a)] => {
+            Finding::Damaged(format!(
+                "the two superblock copies of pool {} have different formats",
+                a.uuid
+            ))
+        }
+        [Slot::Valid(a), _] => Finding::Pool((**a).clone()),
+        [Slot::Newer { version, needs }, _] => Finding::Newer {
+            version: *version,
+            needs: *needs,
+        },
+        _ => Finding::Damaged("the first superblock changed while it was read".into()),
+    })
+}
+
+/// The first superblock place holds no superblock.
+fn judge_second(
+    device: &dyn BlockDevice,
+    first: &[u8],
+    slots: &[Slot; 2],
+) -> Result<Finding, PoolError> {
+    if let Slot::Marker { contents_unknown } = slots[0] {
+        return Ok(Finding::Interrupted { contents_unknown });
+    }
+    if let Some(known) = signature::in_head(first) {
+        let beneath = match &slots[1] {
+            Slot::Valid(pool) => format!(
+                "; beneath it lies Holdfast pool {}. If that was a mistake, `wipefs -a` the device and the pool opens again",
+                pool.uuid
+            ),
+            _ => String::new(),
+        };
+        return Ok(Finding::Foreign(format!("{known}{beneath}")));
+    }
+    Ok(match slots {
+        [_, Slot::Valid(second)] => Finding::Pool((**second).clone()),
+        [_, Slot::Newer { version, needs }] => Finding::Newer {
+            version: *version,
+            needs: *needs,
+        },
+        [Slot::Damaged(reason), _] => {
+            Finding::Damaged(format!("superblock copy 0: {reason}; copy 1 is gone"))
+        }
+        [_, Slot::Damaged(reason)] => {
+            Finding::Damaged(format!("superblock copy 0 is gone; copy 1: {reason}"))
+        }
+        _ => judge_unmarked(device)?,
+    })
+}
+
+/// Neither superblock place holds anything of ours.
+fn judge_unmarked(device: &dyn BlockDevice) -> Result<Finding, PoolError> {
+    let size_bytes = device.info().size_bytes;
+    let head = read(device, 0, DATA_START.min(size_bytes))?;
+    for offset in TABLE_OFFSETS {
+        if size_bytes >= DATA_START && journal::is_table_there(device, offset).map_err(failed)? {
+            return Ok(Finding::Damaged(format!(
+                "both superblocks are gone, a table stands at byte {offset}"
+            )));
+        }
+    }
+    if let Some(at) = first_non_zero(&head) {
+        return Ok(Finding::Foreign(format!(
+            "data of a kind Holdfast does not know, from byte {at} on"
+        )));
+    }
+    let tail_bytes = TAIL_BYTES.min(size_bytes);
+    let tail = read(device, size_bytes - tail_bytes, tail_bytes)?;
+    Ok(match signature::in_tail(&tail, size_bytes) {
+        Some(known) => Finding::Foreign(known.into()),
+        None => Finding::Blank,
+    })
+}
+
+/// Refuses a device without room for a head and one extent.
+pub(crate) fn check_room(device: &dyn BlockDevice) -> Result<(), PoolError> {
+    let size_bytes = device.info().size_bytes;
+    if size_bytes < MIN_DEVICE_BYTES {
+        return Err(PoolError::TooSmall {
+            size_bytes,
+            minimum_bytes: MIN_DEVICE_BYTES,
+        });
+    }
+    Ok(())
+}
+
+fn read(device: &dyn BlockDevice, offset: u64, len: u64) -> Result<Vec<u8>, PoolError> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    device.read_at(offset, &mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn failed(source: holdfast_bdev::BdevError) -> PoolError {
+    PoolError::Device {
+        action: "reading the head of the device",
+        source,
+    }
+}
