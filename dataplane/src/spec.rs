@@ -1,0 +1,141 @@
+//! What callers ask of the engine and what it tells them: plain values, no behaviour.
+
+use holdfast_bdev::DriverKind;
+use holdfast_pool::{Extent, Usage};
+use std::path::PathBuf;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How the engine uses the machine.
+#[derive(Clone, Debug, Default)]
+pub struct EngineConfig {
+    /// One reactor is pinned to each of these CPUs. Empty: one reactor for every two CPUs this process may use, at least
+    /// one, placed by the kernel.
+    pub cpus: Vec<usize>,
+    /// How reactors reach storage.
+    pub driver: DriverKind,
+    /// How long a reactor keeps looking at a ring that has run empty before it asks the guest for a kick and sleeps.
+    /// Zero: not at all.
+    pub max_spin: Duration,
+}
+
+/// A pool to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Name of the pool in this engine.
+    pub name: String,
+    /// Regular file or block device.
+    pub path: PathBuf,
+    /// If the path does not exist: make a sparse file of this many bytes there.
+    pub create_bytes: Option<u64>,
+    /// Take the device although it holds something that is not a pool. Its content is lost.
+    pub force: bool,
+    /// The pool that must be on the device. With it, nothing is ever formatted.
+    pub expect_uuid: Option<Uuid>,
+    /// What the device is known by; recorded when the pool is made, and checked ever after.
+    pub identity: String,
+}
+
+/// An open pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolInfo {
+    /// Name of the pool in this engine.
+    pub name: String,
+    /// The pool's own name, from its superblock.
+    pub uuid: Uuid,
+    /// What the device was known by when the pool was made.
+    pub identity: String,
+    /// File or device behind it.
+    pub path: PathBuf,
+    /// How its space is used.
+    pub usage: Usage,
+}
+
+/// A volume on a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// The id it was created under.
+    pub id: String,
+    /// Size in bytes, a multiple of 1 MiB.
+    pub size_bytes: u64,
+    /// Where it lies on the pool's device, in volume order.
+    pub extents: Vec<Extent>,
+}
+
+impl From<holdfast_pool::Volume> for VolumeInfo {
+    fn from(volume: holdfast_pool::Volume) -> VolumeInfo {
+        VolumeInfo {
+            id: volume.id,
+            size_bytes: volume.size_bytes,
+            extents: volume.extents,
+        }
+    }
+}
+
+/// What an export serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A whole device, by the name it was added under.
+    Device(String),
+    /// A volume of a pool.
+    Volume {
+        /// Name of the pool.
+        pool: String,
+        /// Id of the volume.
+        id: String,
+    },
+}
+
+/// A volume or device to be served on a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSpec {
+    /// Name of the export in this engine.
+    pub name: String,
+    /// What is served.
+    pub source: Source,
+    /// Where the socket appears; at most 107 bytes.
+    pub socket: PathBuf,
+    /// Most queues a front end may use.
+    pub queues: u16,
+    /// The guest may not write.
+    pub read_only: bool,
+    /// What GET_ID answers; at most 20 bytes, the rest is cut.
+    pub serial: String,
+    /// Owner of the socket, user and group id; none leaves it to this process.
+    pub owner: Option<(u32, u32)>,
+    /// Mode of the socket.
+    pub mode: u32,
+}
+
+impl ExportSpec {
+    /// An export with the usual settings: 16 queues, writable, its name as serial, mode 0660.
+    pub fn new(name: &str, source: Source, socket: impl Into<PathBuf>) -> ExportSpec {
+        ExportSpec {
+            name: name.to_owned(),
+            source,
+            socket: socket.into(),
+            queues: 16,
+            read_only: false,
+            serial: name.to_owned(),
+            owner: None,
+            mode: 0o660,
+        }
+    }
+}
+
+/// An export as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportInfo {
+    /// Name of the export.
+    pub name: String,
+    /// What is served.
+    pub source: Source,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Size the guest sees, in bytes.
+    pub size_bytes: u64,
+    /// A front end is connected.
+    pub connected: bool,
+    /// Most queues a front end may use.
+    pub queues: u16,
+}
