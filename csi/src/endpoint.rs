@@ -1,0 +1,195 @@
+//! A CSI endpoint: a unix socket that appears at once with its right mode, replaces a dead one and never a live one.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::server::Router;
+
+/// Only the sidecars, which share the driver's user, may call.
+const SOCKET_MODE: u32 = 0o600;
+/// `sun_path` holds 108 bytes, one of them the final NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why an endpoint cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// Not a unix socket address that CSI allows.
+    #[error("{endpoint:?} is no CSI endpoint: write unix:///absolute/path.sock")]
+    Malformed {
+        /// What was given.
+        endpoint: String,
+    },
+    /// Longer than the kernel takes.
+    #[error(
+        "socket path {} is {} bytes long, the limit is {SOCKET_PATH_MAX}; choose a shorter directory",
+        path.display(), path.as_os_str().len()
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody serves there.
+    #[error("{} is served by another process; stop it or choose another endpoint", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error("{} exists and is no socket; move it away or choose another endpoint", path.display())]
+    NotASocket {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The file system or socket layer refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Serving ended early.
+    #[error("serving {} failed: {source}", path.display())]
+    Serve {
+        /// The socket.
+        path: PathBuf,
+        /// Why it failed.
+        source: tonic::transport::Error,
+    },
+}
+
+/// Serves CSI services on a unix socket until `shutdown` completes; calls under way are answered first.
+///
+/// # Errors
+/// When the endpoint is malformed, in use or cannot be bound.
+pub async fn serve(
+    endpoint: &str,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), EndpointError> {
+    BoundEndpoint::bind(endpoint)?.serve(router, shutdown).await
+}
+
+/// A socket that callers can already connect to; they are answered once it is served.
+#[derive(Debug)]
+pub struct BoundEndpoint {
+    path: PathBuf,
+    /// Device and inode: the file at the path is ours only while they match.
+    identity: (u64, u64),
+    listener: UnixListener,
+}
+
+impl BoundEndpoint {
+    /// Binds the socket. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// As for [`serve`].
+    pub fn bind(endpoint: &str) -> Result<Self, EndpointError> {
+        let path = socket_path(endpoint)?;
+        refuse_taken(&path)?;
+        let beside = path.with_extension("new");
+        let failed = |action| failed(action, &path);
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("clear the way for")(error));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(&beside).map_err(failed("bind"))?;
+        let mode = fs::Permissions::from_mode(SOCKET_MODE);
+        fs::set_permissions(&beside, mode).map_err(failed("set the mode of"))?;
+        fs::rename(&beside, &path).map_err(failed("put in place"))?;
+        let identity = identity(&path).map_err(failed("look at"))?;
+        Ok(Self {
+            path,
+            identity,
+            listener,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Serves until `shutdown` completes, then removes the socket.
+    ///
+    /// # Errors
+    /// [`EndpointError::Serve`] when serving ends early.
+    pub async fn serve(
+        self,
+        router: Router,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), EndpointError> {
+        let Self {
+            path,
+            identity: ours,
+            listener,
+        } = self;
+        let result = router
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+            .await;
+        if identity(&path).is_ok_and(|now| now == ours) {
+            let _ = fs::remove_file(&path);
+        }
+        result.map_err(|source| EndpointError::Serve { path, source })
+    }
+}
+
+/// The path in an endpoint.
+pub(crate) fn socket_path(endpoint: &str) -> Result<PathBuf, EndpointError> {
+    let path = endpoint
+        .strip_prefix("unix://")
+        .or_else(|| endpoint.strip_prefix("unix:"))
+        .filter(|path| path.starts_with('/') && path.ends_with(".sock"))
+        .map(PathBuf::from)
+        .ok_or_else(|| EndpointError::Malformed {
+            endpoint: endpoint.to_owned(),
+        })?;
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        return Err(EndpointError::TooLong { path });
+    }
+    Ok(path)
+}
+
+fn refuse_taken(path: &Path) -> Result<(), EndpointError> {
+    let is_socket = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at", path)(error)),
+        Ok(metadata) => metadata.file_type().is_socket(),
+    };
+    if !is_socket {
+        return Err(EndpointError::NotASocket {
+            path: path.to_owned(),
+        });
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        // A full backlog or a refused permission is a server all the same.
+        _ => Err(EndpointError::InUse {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EndpointError {
+    let path = path.to_owned();
+    move |source| EndpointError::Io {
+        action,
+        path,
+        source,
+    }
+}
