@@ -23,10 +23,12 @@
 extern crate self as holdfast_ring;
 
 pub mod blk;
+mod inflight;
 mod mem;
 mod queue;
 mod word;
 
+pub use inflight::{InflightError, InflightMap, InflightSlot};
 pub use mem::{MemError, MemRegion, MemView, RegionSpec};
 pub use queue::{
     Chain, MAX_CHAIN, MAX_QUEUE_SIZE, QueueError, QueueFeatures, QueueLayout, RingPart, SplitQueue,

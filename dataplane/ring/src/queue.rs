@@ -12,6 +12,7 @@ pub use error::{QueueError, RingPart};
 pub use layout::{MAX_QUEUE_SIZE, QueueFeatures, QueueLayout};
 
 use crate::blk::{Limits, Request};
+use crate::inflight::{InflightQueue, InflightSlot, Recovered};
 use crate::mem::{MemView, Window};
 use heads::Heads;
 use rings::{DescIndex, Rings};
@@ -40,6 +41,14 @@ pub struct SplitQueue {
     announced: bool,
     /// Which heads are popped and not pushed.
     heads: Heads,
+    /// Heads that a former owner took and never answered, youngest first: they are popped before anything new.
+    replay: Vec<u16>,
+    /// The chain popped last came from `replay`.
+    replayed: bool,
+    /// Where a successor will find what is in flight.
+    inflight: Option<InflightQueue>,
+    /// Heads staged since the last publish.
+    batch: Vec<u16>,
     /// The window that held the last buffer.
     window: Window,
     poison: Option<QueueError>,
@@ -58,8 +67,40 @@ impl SplitQueue {
         last_avail: u16,
     ) -> Result<SplitQueue, QueueError> {
         let rings = Rings::resolve(view, &layout, features)?;
+        Ok(SplitQueue::at(rings, layout, features, last_avail))
+    }
+
+    /// Takes over a ring together with its in-flight region. What a former owner took and never answered is popped
+    /// first, in the order it was taken; the available position follows from ring and region.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or if the region contradicts the ring or itself.
+    pub fn with_inflight(
+        view: Arc<MemView>,
+        layout: QueueLayout,
+        features: QueueFeatures,
+        slot: InflightSlot,
+    ) -> Result<SplitQueue, QueueError> {
+        let rings = Rings::resolve(view, &layout, features)?;
         let used = rings.used_idx();
-        Ok(SplitQueue {
+        let Recovered { queue, resubmit } = InflightQueue::recover(slot, layout.size, used)?;
+        // At most the size of the ring, which is below 2^16.
+        let taken = u16::try_from(resubmit.len()).unwrap_or(layout.size);
+        let mut this = SplitQueue::at(rings, layout, features, used.wrapping_add(taken));
+        this.replay = resubmit;
+        this.replay.reverse();
+        this.inflight = Some(queue);
+        Ok(this)
+    }
+
+    fn at(
+        rings: Rings,
+        layout: QueueLayout,
+        features: QueueFeatures,
+        last_avail: u16,
+    ) -> SplitQueue {
+        let used = rings.used_idx();
+        SplitQueue {
             rings,
             layout,
             features,
@@ -69,9 +110,13 @@ impl SplitQueue {
             published_used: used,
             announced: false,
             heads: Heads::new(layout.size),
+            replay: Vec::new(),
+            replayed: false,
+            inflight: None,
+            batch: Vec::with_capacity(layout.size.into()),
             window: Window::NONE,
             poison: None,
-        })
+        }
     }
 
     /// Takes the next block request off the ring; false if there is none.
@@ -127,6 +172,10 @@ impl SplitQueue {
         }
         self.rings.write_used(self.next_used, head, used_len);
         self.next_used = self.next_used.wrapping_add(1);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.stage(head);
+            self.batch.push(head);
+        }
     }
 
     /// Shows all staged answers to the guest at once; true if the guest wants an interrupt for them.
@@ -138,6 +187,10 @@ impl SplitQueue {
         let (old, new) = (self.published_used, self.next_used);
         self.rings.store_used_idx(new);
         self.published_used = new;
+        if let Some(inflight) = &mut self.inflight {
+            inflight.settle(&self.batch, new);
+            self.batch.clear();
+        }
         // The guest writes used_event (or the flag), then reads used.idx; we store used.idx, then read its wish. Without
         // a full barrier on both sides each could miss the other's store and the guest would wait for ever.
         fence(Ordering::SeqCst);
@@ -164,7 +217,7 @@ impl SplitQueue {
         // Pairs with the guest's barrier between its store of avail.idx and its load of our wish (see `publish`).
         fence(Ordering::SeqCst);
         match self.load_avail_idx() {
-            Ok(()) => Ok(self.avail_idx != self.next_avail),
+            Ok(()) => Ok(self.avail_idx != self.next_avail || !self.replay.is_empty()),
             Err(error) => Err(self.poisoned(error)),
         }
     }
@@ -229,13 +282,9 @@ impl SplitQueue {
 
     #[inline]
     fn try_pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
-        if self.next_avail == self.avail_idx {
-            self.load_avail_idx()?;
-            if self.next_avail == self.avail_idx {
-                return Ok(false);
-            }
-        }
-        let head = self.rings.avail_head(self.next_avail);
+        let Some(head) = self.next_head()? else {
+            return Ok(false);
+        };
         let index = DescIndex::new(head, self.layout.size).ok_or(QueueError::HeadOutOfRange {
             head,
             size: self.layout.size,
@@ -243,20 +292,46 @@ impl SplitQueue {
         if !self.heads.insert(index) {
             return Err(QueueError::HeadRepeated { head });
         }
-        self.next_avail = self.next_avail.wrapping_add(1);
+        if !self.replayed {
+            self.next_avail = self.next_avail.wrapping_add(1);
+        }
         chain.start(head, Rc::clone(self.rings.shared_view()));
         let walked = chain::walk(&self.rings, self.features, &mut self.window, index, chain);
-        if walked.is_err() {
-            self.take_back(head);
+        match (&walked, &mut self.inflight) {
+            (Err(_), _) => self.take_back(head),
+            (Ok(()), Some(inflight)) if !self.replayed => inflight.mark(head),
+            (Ok(()), _) => {}
         }
         walked.map(|()| true)
+    }
+
+    /// The next head: one to be done again, or the next of the available ring.
+    #[inline]
+    fn next_head(&mut self) -> Result<Option<u16>, QueueError> {
+        self.replayed = false;
+        if !self.replay.is_empty() {
+            self.replayed = true;
+            return Ok(self.replay.pop());
+        }
+        if self.next_avail == self.avail_idx {
+            self.load_avail_idx()?;
+            if self.next_avail == self.avail_idx {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.rings.avail_head(self.next_avail)))
     }
 
     /// Undoes the pop of a chain that turned out malformed: it will never be answered, so a drain must not wait for it.
     #[cold]
     fn take_back(&mut self, head: u16) {
         self.heads.remove(head);
-        self.next_avail = self.next_avail.wrapping_sub(1);
+        if !self.replayed {
+            self.next_avail = self.next_avail.wrapping_sub(1);
+        }
+        if let Some(inflight) = &mut self.inflight {
+            inflight.unmark(head);
+        }
     }
 
     /// Loads `avail.idx` once and checks that the guest has not made more available than the ring can hold.
@@ -264,7 +339,9 @@ impl SplitQueue {
     fn load_avail_idx(&mut self) -> Result<(), QueueError> {
         let avail_idx = self.rings.avail_idx();
         let waiting = avail_idx.wrapping_sub(self.next_avail);
-        let room = self.layout.size - self.heads.len();
+        // Both are bounded by the size of the ring, and no head is in both.
+        let taken = self.heads.len() + u16::try_from(self.replay.len()).unwrap_or(0);
+        let room = self.layout.size.saturating_sub(taken);
         if waiting > room {
             let (last_avail, size) = (self.next_avail, self.layout.size);
             return Err(QueueError::AvailIndexJumped {

@@ -41,6 +41,28 @@ pub(crate) unsafe fn load_u64(word: *const u64) -> u64 {
     u64::from_le(value)
 }
 
+/// Stores one 64-bit word.
+///
+/// # Safety
+/// `word` is aligned to 8 and lies in mapped, writable memory.
+#[inline]
+pub(crate) unsafe fn store_u64(word: *mut u64, value: u64) {
+    // SAFETY: mapped and aligned by this function's contract; shared memory is only ever accessed through atomics.
+    unsafe { AtomicU64::from_ptr(word) }.store(value.to_le(), Relaxed);
+}
+
+/// Loads one byte.
+///
+/// # Safety
+/// `byte` lies in mapped memory.
+#[inline]
+pub(crate) unsafe fn load_u8(byte: *const u8) -> u8 {
+    // SAFETY: mapped by this function's contract; shared memory is only ever accessed through atomics.
+    let value = unsafe { AtomicU8::from_ptr(byte.cast_mut()) }.load(Relaxed);
+    fetched(byte, 1);
+    value
+}
+
 /// Stores one byte.
 ///
 /// # Safety

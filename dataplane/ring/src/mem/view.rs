@@ -115,6 +115,22 @@ impl MemView {
         Ok(self.next(regions))
     }
 
+    /// A view of other regions that follows this one: the whole table was replaced.
+    ///
+    /// # Errors
+    /// As [`with_region`](Self::with_region), among the new regions.
+    pub fn replaced_by(
+        &self,
+        regions: impl IntoIterator<Item = Arc<MemRegion>>,
+    ) -> Result<MemView, MemError> {
+        let mut view = MemView::empty();
+        for region in regions {
+            view = view.with_region(region)?;
+        }
+        view.epoch = self.epoch + 1;
+        Ok(view)
+    }
+
     /// The regions, by guest address.
     pub fn regions(&self) -> &[Arc<MemRegion>] {
         &self.regions

@@ -1,5 +1,6 @@
 //! Every way in which a guest can break the rules of a ring. Each of them parks that queue and nothing else.
 
+use crate::inflight::InflightError;
 use std::fmt;
 
 /// The three parts of a split virtqueue.
@@ -190,6 +191,9 @@ pub enum QueueError {
         /// The chain.
         head: u16,
     },
+    /// The in-flight region of a former back end cannot be trusted: nothing is done again, and nothing new is begun.
+    #[error("{0}; the guest has to reset the device")]
+    InFlight(#[from] InflightError),
     /// Our own mistake: an answer to a head that is not in flight.
     #[error("head {head} was answered but is not in flight; this is a bug of the data plane")]
     HeadNotOutstanding {
