@@ -3,7 +3,7 @@
 //! [`Engine`] is the whole of it. It knows no Kubernetes, no CSI and no async runtime: calls block, and I/O runs on reactor
 //! threads that meet the control plane only through messages.
 //!
-//! ```ignore
+//! ```no_run
 //! use holdfast_bdev::Malloc;
 //! use holdfast_dataplane::{Engine, EngineConfig, ExportSpec, Source};
 //! use std::sync::Arc;
@@ -19,9 +19,14 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod engine;
 mod error;
+mod mailbox;
+mod reactor;
+mod session;
 mod spec;
 
+pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
 pub use holdfast_bdev::DriverKind;
 pub use holdfast_pool::{Extent, PoolError, Usage};

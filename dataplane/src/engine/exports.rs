@@ -1,0 +1,180 @@
+//! Exports: a volume or device on a socket, used by one front end at a time.
+
+use super::book::{Book, Exported};
+use super::pools::extents_of;
+use super::{Engine, PATIENCE};
+use crate::reactor::Disk;
+use crate::session::{Backing, Command, Export};
+use crate::{EngineError, ExportInfo, ExportSpec, Source};
+use holdfast_bdev::{BlockDevice, Split};
+use holdfast_ring::blk::Limits;
+use std::sync::Arc;
+
+/// Most queues of one export: a front end names them with 8 bits.
+const QUEUES_MAX: u16 = 256;
+/// Most data buffers in a request: with header and status they fill the default ring of QEMU and SPDK, 128 descriptors.
+const SEG_MAX: u32 = 126;
+/// Longest data buffer, in bytes.
+const SIZE_MAX: u32 = 1 << 20;
+/// Longest discard, in sectors: 1 GiB.
+const DISCARD_SECTORS_MAX: u32 = 1 << 21;
+/// Most ranges in a discard, as Linux sends them.
+const DISCARD_SEG_MAX: u32 = 16;
+/// Longest write-zeroes, in sectors: 32 MiB, for it may have to be written out.
+const WRITE_ZEROES_SECTORS_MAX: u32 = 1 << 16;
+
+impl Engine {
+    /// Serves a volume or device on a socket, which listens when this returns. The same call again finds it.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] for the source; [`EngineError::Busy`] if it is exported under another name;
+    /// [`EngineError::AlreadyExists`] if the name serves something else; errors of the socket.
+    pub fn export(&self, spec: &ExportSpec) -> Result<ExportInfo, EngineError> {
+        check(spec)?;
+        let mut book = self.book();
+        book.check_open()?;
+        if let Some(there) = book.exports.get(&spec.name) {
+            return same_or_error(there, spec);
+        }
+        book.check_unused(&spec.source)?;
+        let (device, split) = open_source(&book, &spec.source)?;
+        let backing = Backing {
+            export: spec.name.as_str().into(),
+            disk: disk_of(&*device, spec),
+            device: Arc::clone(&device),
+            reactors: Arc::clone(&self.inner.reactors),
+            queues: spec.queues,
+        };
+        let exported = Exported {
+            spec: spec.clone(),
+            export: Arc::new(Export::start(spec, backing)?),
+            device,
+            split,
+            ending: false,
+        };
+        let info = exported.info();
+        book.exports.insert(spec.name.clone(), exported);
+        Ok(info)
+    }
+
+    /// Ends an export: hangs up, waits for what is under way, removes the socket. False if there is none.
+    ///
+    /// # Errors
+    /// [`EngineError::Draining`] if requests are still with the device after some seconds. The export goes by itself
+    /// when they have ended; its name and its volume stay taken until a later call has seen that.
+    pub fn unexport(&self, name: &str) -> Result<bool, EngineError> {
+        self.hang_up(name);
+        let Some(exported) = self.book().exports.get(name).cloned() else {
+            return Ok(false);
+        };
+        if !exported.export.wait_ended(PATIENCE) {
+            return Err(EngineError::Draining {
+                name: name.to_owned(),
+            });
+        }
+        self.book().exports.remove(name);
+        Ok(true)
+    }
+
+    /// One export, if it is there.
+    pub fn export_info(&self, name: &str) -> Option<ExportInfo> {
+        self.book().exports.get(name).map(Exported::info)
+    }
+
+    /// All exports, by name.
+    pub fn exports(&self) -> Vec<ExportInfo> {
+        let mut infos: Vec<ExportInfo> = self.book().exports.values().map(Exported::info).collect();
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        infos
+    }
+
+    /// Tells an export to end.
+    pub(super) fn hang_up(&self, name: &str) {
+        if let Some(exported) = self.book().exports.get_mut(name)
+            && !std::mem::replace(&mut exported.ending, true)
+        {
+            exported.export.tell(Command::Quit);
+        }
+    }
+}
+
+fn check(spec: &ExportSpec) -> Result<(), EngineError> {
+    if spec.queues == 0 || spec.queues > QUEUES_MAX {
+        return Err(EngineError::Invalid {
+            what: format!("{} queues for export {:?}", spec.queues, spec.name),
+            why: format!("it must be 1 to {QUEUES_MAX}"),
+        });
+    }
+    Ok(())
+}
+
+fn same_or_error(there: &Exported, spec: &ExportSpec) -> Result<ExportInfo, EngineError> {
+    if there.ending {
+        return Err(EngineError::Draining {
+            name: spec.name.clone(),
+        });
+    }
+    if there.spec == *spec {
+        return Ok(there.info());
+    }
+    Err(EngineError::AlreadyExists {
+        kind: "export",
+        name: spec.name.clone(),
+        difference: format!(
+            "it serves {:?} on {}",
+            there.spec.source,
+            there.spec.socket.display()
+        ),
+    })
+}
+
+/// What stands behind an export; for a volume also as the thing that can grow.
+type Opened = (Arc<dyn BlockDevice>, Option<Arc<Split>>);
+
+fn open_source(book: &Book, source: &Source) -> Result<Opened, EngineError> {
+    match source {
+        Source::Device(name) => match book.devices.get(name) {
+            Some(device) => Ok((Arc::clone(device), None)),
+            None => Err(EngineError::not_found("device", name)),
+        },
+        Source::Volume { pool, id } => {
+            let open = book.pool(pool)?;
+            let name = || format!("{pool}/{id}");
+            let volume = open.pool.volume(id);
+            let volume = volume.ok_or_else(|| EngineError::not_found("volume", &name()))?;
+            let split = Split::new(Arc::clone(&open.device), extents_of(&volume.extents));
+            let split = Arc::new(split.map_err(|source| EngineError::Device {
+                name: name(),
+                source,
+            })?);
+            Ok((Arc::clone(&split) as Arc<dyn BlockDevice>, Some(split)))
+        }
+    }
+}
+
+fn disk_of(device: &dyn BlockDevice, spec: &ExportSpec) -> Disk {
+    let info = device.info();
+    let mut serial = [0; 20];
+    let bytes = spec.serial.as_bytes();
+    let len = bytes.len().min(serial.len());
+    serial[..len].copy_from_slice(&bytes[..len]);
+    let read_only = spec.read_only || info.read_only;
+    Disk {
+        limits: Limits {
+            seg_max: SEG_MAX,
+            size_max: SIZE_MAX,
+            max_discard_sectors: DISCARD_SECTORS_MAX,
+            max_discard_seg: DISCARD_SEG_MAX,
+            max_write_zeroes_sectors: WRITE_ZEROES_SECTORS_MAX,
+            max_write_zeroes_seg: 1,
+            block_size: info.block_size,
+            capacity_bytes: info.size_bytes,
+            read_only,
+            discard: info.discard && !read_only,
+            write_zeroes: info.write_zeroes && !read_only,
+            flush: info.flush,
+        },
+        writethrough: false,
+        serial,
+    }
+}

@@ -1,0 +1,270 @@
+//! The loop of a reactor thread: take what has happened, answer, look at rings that may have work, sleep if none has.
+
+use super::ring::{Found, Ring};
+use super::slots::Slots;
+use super::{Message, PeerEvent, RingId, RingSetup};
+use crate::EngineError;
+use crate::mailbox::Mailbox;
+use holdfast_bdev::{Completion, Driver, DriverKind, Events};
+use slotmap::{Key, KeyData, SlotMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The driver's key for the mailbox; a ring's key is its id, which is never this.
+const MAILBOX: u64 = u64::MAX;
+
+/// How often a ring is looked at whose front end gave no kick.
+const UNKICKED: Duration = Duration::from_millis(1);
+
+/// One reactor. The driver comes first, so that it is dropped first: it waits for requests whose buffers lie in `slots`.
+pub(super) struct Core {
+    driver: Driver,
+    slots: Slots,
+    rings: SlotMap<RingId, Ring>,
+    /// Rings that may have work.
+    hot: Vec<RingId>,
+    /// Rings with answers to publish.
+    touched: Vec<RingId>,
+    events: Events,
+    mailbox: Arc<Mailbox<Message>>,
+    max_spin: Duration,
+    quitting: bool,
+    /// The ring being served, in case that panics.
+    current: Option<RingId>,
+}
+
+impl Core {
+    pub(super) fn new(
+        mailbox: Arc<Mailbox<Message>>,
+        driver: DriverKind,
+        max_spin: Duration,
+    ) -> Result<Core, EngineError> {
+        let mut driver = Driver::new(driver).map_err(|source| EngineError::Device {
+            name: "a reactor".into(),
+            source,
+        })?;
+        driver.watch(Arc::clone(mailbox.bell()), MAILBOX);
+        Ok(Core {
+            driver,
+            slots: Slots::default(),
+            rings: SlotMap::with_key(),
+            hot: Vec::new(),
+            touched: Vec::new(),
+            events: Events::default(),
+            mailbox,
+            max_spin,
+            quitting: false,
+            current: None,
+        })
+    }
+
+    /// Serves until told to quit and the last ring has left.
+    pub(super) fn run(mut self) {
+        while !(self.quitting && self.rings.is_empty()) {
+            if let Err(error) = self.pause() {
+                tracing::error!(%error, "A reactor ends: it cannot wait for anything any more");
+                break;
+            }
+            // A bug of ours in one ring must not take the others with it. Events are taken one by one, so none is lost.
+            while catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                self.give_up_current();
+            }
+        }
+        self.mailbox.close();
+    }
+
+    fn pause(&mut self) -> Result<(), holdfast_bdev::BdevError> {
+        if !self.hot.is_empty() {
+            return self.driver.poll(&mut self.events);
+        }
+        let unkicked = self.rings.values().any(|ring| ring.kick.is_none());
+        self.driver
+            .wait(&mut self.events, unkicked.then_some(UNKICKED))?;
+        if unkicked {
+            let ids: Vec<RingId> = self.rings.keys().collect();
+            ids.into_iter().for_each(|id| self.heat(id));
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) {
+        while let Some(key) = self.events.ready.pop() {
+            if key == MAILBOX {
+                let messages = self.mailbox.take();
+                messages.into_iter().for_each(|message| self.obey(message));
+            } else {
+                self.kicked(RingId::from(KeyData::from_ffi(key)));
+            }
+        }
+        while let Some(completion) = self.events.completions.pop() {
+            self.complete(completion);
+        }
+        self.serve_hot();
+        self.publish();
+    }
+
+    fn obey(&mut self, message: Message) {
+        match message {
+            Message::Start(setup, reply) => drop(reply.send(self.start(*setup))),
+            Message::Stop(id, reply) => {
+                if let Some(ring) = self.rings.get_mut(id) {
+                    ring.stop(reply);
+                    self.end_if_over(id);
+                }
+            }
+            Message::SetCall(id, call) => self.with(id, |ring| ring.set_call(call)),
+            Message::SetErr(id, err) => self.with(id, |ring| ring.set_err(err)),
+            Message::SetDisk(id, disk) => self.with(id, |ring| ring.set_disk(disk)),
+            Message::SetKick(id, kick) => self.set_kick(id, kick),
+            Message::SwapView(id, view, reply) => self.with(id, |ring| ring.swap_view(view, reply)),
+            Message::Quit => self.quitting = true,
+        }
+    }
+
+    fn start(&mut self, setup: RingSetup) -> Result<RingId, String> {
+        let ring = Ring::new(setup, &mut self.driver)?;
+        // A guest that was promised an interrupt by a former owner gets it now.
+        ring.interrupt();
+        let id = self.rings.insert(ring);
+        let kick = self.rings[id].kick.take();
+        self.set_kick(id, kick);
+        // Requests may be waiting already, and nobody kicks for them again.
+        self.heat(id);
+        Ok(id)
+    }
+
+    fn set_kick(&mut self, id: RingId, kick: Option<PeerEvent>) {
+        let Some(ring) = self.rings.get_mut(id) else {
+            return;
+        };
+        if let Some(old) = ring.watch.take() {
+            self.driver.unwatch(old);
+        }
+        ring.watch = kick
+            .as_ref()
+            .map(|kick| self.driver.watch(kick.fd(), id.data().as_ffi()));
+        ring.kick = kick;
+    }
+
+    fn with(&mut self, id: RingId, change: impl FnOnce(&mut Ring)) {
+        if let Some(ring) = self.rings.get_mut(id) {
+            change(ring);
+        }
+    }
+
+    fn kicked(&mut self, id: RingId) {
+        if let Some(kick) = self.rings.get(id).and_then(|ring| ring.kick.as_ref()) {
+            kick.silence();
+            self.heat(id);
+        }
+    }
+
+    fn heat(&mut self, id: RingId) {
+        if let Some(ring) = self.rings.get_mut(id)
+            && !ring.hot
+        {
+            ring.hot = true;
+            ring.empty_since = None;
+            ring.disarm();
+            self.hot.push(id);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { token, status } = completion;
+        let Some((slot, id, _)) = self.slots.find(token) else {
+            return;
+        };
+        // A ring stays until its last request has been answered, so it is there.
+        let Some(ring) = self.rings.get_mut(id) else {
+            return;
+        };
+        self.current = Some(id);
+        if ring.complete(slot, token, status, &mut self.slots, &mut self.driver) {
+            self.touch(id);
+        }
+    }
+
+    fn touch(&mut self, id: RingId) {
+        if let Some(ring) = self.rings.get_mut(id)
+            && !ring.touched
+        {
+            ring.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Gives every hot ring one batch; a ring that has been empty for long enough goes cold.
+    fn serve_hot(&mut self) {
+        let mut at = 0;
+        while let Some(&id) = self.hot.get(at) {
+            self.current = Some(id);
+            if self.serve(id) {
+                at += 1;
+            } else {
+                self.hot.swap_remove(at);
+            }
+        }
+        self.current = None;
+    }
+
+    /// One batch of one ring; false if it went cold.
+    fn serve(&mut self, id: RingId) -> bool {
+        let Some(ring) = self.rings.get_mut(id) else {
+            return false;
+        };
+        if ring.serve(id, &mut self.slots, &mut self.driver) != Found::Nothing {
+            ring.empty_since = None;
+            self.touch(id);
+            return true;
+        }
+        if !self.max_spin.is_zero() {
+            let now = Instant::now();
+            let since = *ring.empty_since.get_or_insert(now);
+            if now.duration_since(since) < self.max_spin {
+                return true;
+            }
+        }
+        ring.hot = ring.arm();
+        ring.hot
+    }
+
+    fn publish(&mut self) {
+        while let Some(id) = self.touched.pop() {
+            self.with(id, |ring| {
+                ring.touched = false;
+                ring.publish();
+            });
+            self.end_if_over(id);
+        }
+    }
+
+    fn end_if_over(&mut self, id: RingId) {
+        if !self.rings.get(id).is_some_and(Ring::has_ended) {
+            return;
+        }
+        if let Some(mut ring) = self.rings.remove(id) {
+            if let Some(watch) = ring.watch.take() {
+                self.driver.unwatch(watch);
+            }
+            ring.end();
+        }
+    }
+
+    /// After a panic: the ring at fault takes no more work.
+    #[cold]
+    fn give_up_current(&mut self) {
+        match self.current.take() {
+            Some(id) => {
+                tracing::error!(
+                    ?id,
+                    "Gave up a ring: serving it failed in a way that is a bug"
+                );
+                self.hot.retain(|hot| *hot != id);
+                self.with(id, Ring::give_up);
+            }
+            None => tracing::error!("A reactor went on after a bug outside any ring"),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A ring while a reactor serves it: requests in, answers out, and what is left to do when it must stop.
+#![allow(unsafe_code)] // Hands the buffers of a guest to a block device.
+
+use super::slots::Slots;
+use super::{PeerEvent, Reply, RingEnd, RingId, Swap};
+use holdfast_bdev::{BlockDevice, Driver, Io, IoChannel, IoStatus, Op, Token, WatchId};
+use holdfast_ring::blk::{Kind, Limits, Request, Status};
+use holdfast_ring::{MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most requests taken from one ring before the others get their turn.
+const BATCH: u32 = 32;
+
+/// What a guest's requests are measured by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disk {
+    pub(crate) limits: Limits,
+    /// A write is answered only when it is durable.
+    pub(crate) writethrough: bool,
+    /// The answer to GET_ID, padded with zeros.
+    pub(crate) serial: [u8; 20],
+}
+
+/// A ring on its way to a reactor: everything that is needed to serve it, by value.
+pub(crate) struct RingSetup {
+    /// Name of the export, for the log.
+    pub(crate) export: Arc<str>,
+    /// Number of the queue.
+    pub(crate) index: u16,
+    pub(crate) layout: QueueLayout,
+    pub(crate) features: QueueFeatures,
+    /// Position of the next element to take.
+    pub(crate) base: u16,
+    pub(crate) view: Arc<MemView>,
+    /// None: the front end wants to be polled.
+    pub(crate) kick: Option<PeerEvent>,
+    pub(crate) call: Option<PeerEvent>,
+    pub(crate) err: Option<PeerEvent>,
+    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) disk: Disk,
+}
+
+/// A ring that is being served. Never leaves its thread.
+pub(super) struct Ring {
+    export: Arc<str>,
+    index: u16,
+    queue: SplitQueue,
+    channel: Box<dyn IoChannel>,
+    disk: Disk,
+    pub(super) kick: Option<PeerEvent>,
+    pub(super) watch: Option<WatchId>,
+    call: Option<PeerEvent>,
+    err: Option<PeerEvent>,
+    /// In the reactor's list of rings to look at.
+    pub(super) hot: bool,
+    /// In the reactor's list of rings with answers to publish.
+    pub(super) touched: bool,
+    /// Since when a hot ring has been empty.
+    pub(super) empty_since: Option<Instant>,
+    stopping: Option<Reply<RingEnd>>,
+    /// Serving it failed in a way that is a bug of ours.
+    given_up: bool,
+    /// Requests that were popped under an older view of guest memory, and who waits for them to end.
+    older: u16,
+    waiting: Vec<Reply<Swap>>,
+}
+
+/// What a look at a ring found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// Everything there was.
+    Some,
+    /// A full batch; there may be more.
+    Batch,
+}
+
+impl Ring {
+    /// Takes a ring over, or says why it cannot be served.
+    pub(super) fn new(setup: RingSetup, driver: &mut Driver) -> Result<Ring, String> {
+        let RingSetup {
+            layout,
+            features,
+            base,
+            view,
+            device,
+            ..
+        } = setup;
+        let queue =
+            SplitQueue::new(view, layout, features, base).map_err(|error| error.to_string())?;
+        let channel = device
+            .open_channel(driver)
+            .map_err(|error| error.to_string())?;
+        Ok(Ring {
+            export: setup.export,
+            index: setup.index,
+            queue,
+            channel,
+            disk: setup.disk,
+            kick: setup.kick,
+            watch: None,
+            call: setup.call,
+            err: setup.err,
+            hot: false,
+            touched: false,
+            empty_since: None,
+            stopping: None,
+            given_up: false,
+            older: 0,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Takes up to a batch of requests and hands them to the device.
+    pub(super) fn serve(&mut self, id: RingId, slots: &mut Slots, driver: &mut Driver) -> Found {
+        if self.is_parked() {
+            return Found::Nothing;
+        }
+        for taken in 0..BATCH {
+            let slot = slots.vacant();
+            match self.queue.pop(slots.request(slot), &self.disk.limits) {
+                Ok(true) => {
+                    let token = slots.fill(slot, id);
+                    self.dispatch(slot, token, slots, driver);
+                }
+                Ok(false) if taken == 0 => return Found::Nothing,
+                Ok(false) => return Found::Some,
+                Err(error) => {
+                    self.park(&error);
+                    return Found::Some;
+                }
+            }
+        }
+        Found::Batch
+    }
+
+    /// Hands one request to the device, or answers it if no device is needed.
+    fn dispatch(&mut self, slot: u32, token: Token, slots: &mut Slots, driver: &mut Driver) {
+        let request = slots.request(slot);
+        match request.kind() {
+            Kind::In => self.transfer(Op::Read, request, token, driver),
+            Kind::Out => self.transfer(Op::Write, request, token, driver),
+            Kind::Flush => {
+                let flush = Io::without_buffers(Op::Flush, 0, 0, token);
+                self.channel.submit(driver, flush);
+            }
+            Kind::Discard => self.submit_ranges(Op::Discard, request, token, driver),
+            Kind::WriteZeroes { may_unmap } => {
+                self.submit_ranges(Op::WriteZeroes { may_unmap }, request, token, driver);
+            }
+            Kind::GetId => {
+                request.write_data(&self.disk.serial);
+                self.answer(slot, Status::Ok, slots);
+            }
+            Kind::Rejected(status) => self.answer(slot, status, slots),
+        }
+    }
+
+    fn transfer(&mut self, op: Op, request: &Request, token: Token, driver: &mut Driver) {
+        // SAFETY: the request stays in its slot, and with it the iovecs and the mapping of the guest's memory, until the
+        // completion for `token` has been taken from the driver: `answer` is called from there only, and a reactor
+        // drops its driver before its slots.
+        let io = unsafe { Io::with_buffers(op, request.offset_bytes(), request.iov(), token) };
+        self.channel.submit(driver, io);
+    }
+
+    fn submit_ranges(&mut self, op: Op, request: &Request, token: Token, driver: &mut Driver) {
+        // At least one range: `pop` rejects a request without.
+        let parts = u32::try_from(request.ranges().len()).unwrap_or(u32::MAX);
+        let part = driver.join(token, parts);
+        for range in request.ranges() {
+            let io = Io::without_buffers(op, range.offset_bytes, range.len_bytes, part);
+            self.channel.submit(driver, io);
+        }
+    }
+
+    /// The device is done with a request; true if it has been answered, false if a flush has to follow.
+    pub(super) fn complete(
+        &mut self,
+        slot: u32,
+        token: Token,
+        status: IoStatus,
+        slots: &mut Slots,
+        driver: &mut Driver,
+    ) -> bool {
+        let Some((_, _, entry)) = slots.find(token) else {
+            return false;
+        };
+        let changes = matches!(entry.request.kind(), Kind::Out | Kind::WriteZeroes { .. });
+        if self.disk.writethrough && changes && status == IoStatus::Ok && !entry.flushing {
+            entry.flushing = true;
+            let flush = Io::without_buffers(Op::Flush, 0, 0, token);
+            self.channel.submit(driver, flush);
+            return false;
+        }
+        self.answer(slot, answer_to(status), slots);
+        true
+    }
+
+    fn answer(&mut self, slot: u32, status: Status, slots: &mut Slots) {
+        let request = slots.request(slot);
+        if self.older > 0 && request.epoch() != Some(self.queue.view().epoch()) {
+            self.older -= 1;
+        }
+        let (head, used_len) = (request.head(), request.finish(status));
+        self.queue.push(head, used_len);
+        slots.free(slot);
+        self.tell_if_drained();
+    }
+
+    fn tell_if_drained(&mut self) {
+        if self.older == 0 {
+            for reply in self.waiting.drain(..) {
+                let _ = reply.send(Swap::Drained);
+            }
+        }
+    }
+
+    /// Shows the guest its answers, and interrupts it if it wants that.
+    pub(super) fn publish(&mut self) {
+        if self.queue.publish() {
+            self.interrupt();
+        }
+    }
+
+    /// Interrupts the guest, asked or not.
+    pub(super) fn interrupt(&self) {
+        if let Some(call) = &self.call {
+            call.signal();
+        }
+    }
+
+    /// Asks for a kick; true if there is something to do already.
+    pub(super) fn arm(&mut self) -> bool {
+        if self.is_parked() {
+            return false;
+        }
+        match self.queue.arm() {
+            Ok(more) => more,
+            Err(error) => {
+                self.park(&error);
+                false
+            }
+        }
+    }
+
+    /// Tells the guest that it need not kick.
+    pub(super) fn disarm(&mut self) {
+        if !self.is_parked() {
+            self.queue.disarm();
+        }
+    }
+
+    /// Follows a change of guest memory.
+    pub(super) fn swap_view(&mut self, view: Arc<MemView>, reply: Reply<Swap>) {
+        let was_sound = self.queue.poison().is_none();
+        match self.queue.swap_view(view) {
+            Err(error) if was_sound => self.park(&error),
+            _ => {}
+        }
+        let _ = reply.send(Swap::Done);
+        self.older = self.queue.outstanding();
+        self.waiting.push(reply);
+        self.tell_if_drained();
+    }
+
+    pub(super) fn set_call(&mut self, call: Option<PeerEvent>) {
+        self.call = call;
+        // What was published before may have been announced to nobody.
+        self.interrupt();
+    }
+
+    pub(super) fn set_err(&mut self, err: Option<PeerEvent>) {
+        self.err = err;
+    }
+
+    pub(super) fn set_disk(&mut self, disk: Disk) {
+        self.disk = disk;
+    }
+
+    /// Takes no more requests; whoever asked is told when the last has been answered.
+    pub(super) fn stop(&mut self, reply: Reply<RingEnd>) {
+        self.stopping = Some(reply);
+    }
+
+    /// Whether a stop was asked for and nothing is under way any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stopping.is_some() && self.queue.outstanding() == 0
+    }
+
+    /// Gives the ring back.
+    pub(super) fn end(mut self) {
+        self.publish();
+        let end = RingEnd {
+            last_avail: self.queue.last_avail(),
+        };
+        if let Some(reply) = self.stopping.take() {
+            let _ = reply.send(end);
+        }
+    }
+
+    /// The guest broke a rule; the queue takes no more work for good.
+    fn park(&mut self, why: &QueueError) {
+        tracing::warn!(export = %self.export, queue = self.index, %why, "Parked a ring");
+        if let Some(err) = &self.err {
+            err.signal();
+        }
+    }
+
+    /// Takes no more work because of a bug of ours.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+        self.hot = false;
+        if let Some(err) = &self.err {
+            err.signal();
+        }
+    }
+
+    fn is_parked(&self) -> bool {
+        self.given_up || self.stopping.is_some() || self.queue.poison().is_some()
+    }
+}
+
+fn answer_to(status: IoStatus) -> Status {
+    match status {
+        IoStatus::Ok => Status::Ok,
+        IoStatus::Unsupported => Status::Unsupp,
+        IoStatus::OutOfRange | IoStatus::Failed(_) => Status::IoErr,
+    }
+}

@@ -1,0 +1,109 @@
+//! Requests under way, and the tokens under which their completions come back. A slot's generation changes when it is
+//! freed, so that a late completion finds nothing instead of another guest's request.
+
+use super::RingId;
+use holdfast_bdev::Token;
+use holdfast_ring::blk::Request;
+
+/// Generations count in this many bits: bit 63 of a token belongs to the driver.
+const GENERATION_MASK: u32 = (1 << 31) - 1;
+
+/// One request under way.
+pub(super) struct Slot {
+    generation: u32,
+    /// The ring it came from; none while the slot is free.
+    ring: Option<RingId>,
+    /// Kept when the slot is free: it is popped into again without allocating.
+    pub(super) request: Request,
+    /// The data has been written, and the flush that makes it durable is under way.
+    pub(super) flushing: bool,
+}
+
+/// All requests of a reactor. Grows to the largest number that was ever under way, which the rings' sizes bound.
+#[derive(Default)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Completions that belonged to nothing; anything but 0 is a bug below.
+    pub(super) stale: u64,
+}
+
+impl Slots {
+    /// A free slot to pop into. It stays free until [`Slots::fill`].
+    pub(super) fn vacant(&mut self) -> u32 {
+        if let Some(slot) = self.free.last() {
+            return *slot;
+        }
+        let slot = u32::try_from(self.slots.len()).expect("rings are smaller than 2^32");
+        self.slots.push(Slot {
+            generation: 0,
+            ring: None,
+            request: Request::new(),
+            flushing: false,
+        });
+        self.free.push(slot);
+        slot
+    }
+
+    /// The slot from [`Slots::vacant`] now holds a request of `ring`; returns its token.
+    pub(super) fn fill(&mut self, slot: u32, ring: RingId) -> Token {
+        debug_assert_eq!(self.free.last(), Some(&slot));
+        self.free.pop();
+        let entry = &mut self.slots[slot as usize];
+        entry.ring = Some(ring);
+        entry.flushing = false;
+        Token(u64::from(entry.generation) << 32 | u64::from(slot))
+    }
+
+    pub(super) fn request(&mut self, slot: u32) -> &mut Request {
+        &mut self.slots[slot as usize].request
+    }
+
+    /// The ring and the request that a completion belongs to; none, and counted, if it belongs to nothing.
+    #[allow(clippy::cast_possible_truncation)] // Takes the token apart.
+    pub(super) fn find(&mut self, token: Token) -> Option<(u32, RingId, &mut Slot)> {
+        let (slot, generation) = (token.0 as u32, (token.0 >> 32) as u32);
+        match self.slots.get_mut(slot as usize) {
+            Some(entry) if entry.generation == generation && entry.ring.is_some() => {
+                entry.ring.map(|ring| (slot, ring, entry))
+            }
+            _ => {
+                self.stale += 1;
+                tracing::error!(?token, "Dropped a completion that belongs to no request");
+                None
+            }
+        }
+    }
+
+    /// Frees a slot whose request has been answered.
+    pub(super) fn free(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        entry.ring = None;
+        entry.generation = (entry.generation + 1) & GENERATION_MASK;
+        self.free.push(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_of_an_answered_request_finds_nothing() {
+        let mut slots = Slots::default();
+        let slot = slots.vacant();
+        let token = slots.fill(slot, RingId::default());
+        assert!(slots.find(token).is_some());
+        slots.free(slot);
+        assert!(slots.find(token).is_none());
+        let again = slots.vacant();
+        let next = slots.fill(again, RingId::default());
+        assert_eq!(again, slot, "the slot is used again");
+        assert!(
+            slots.find(token).is_none(),
+            "the old token still finds nothing"
+        );
+        assert!(slots.find(next).is_some());
+        assert_eq!(slots.stale, 2);
+    }
+}

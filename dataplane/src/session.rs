@@ -1,0 +1,113 @@
+//! What one front end has said: features, memory, rings. Owned by its thread, forgotten when the connection ends; the
+//! volume, the socket and the other sessions stay.
+//!
+//! Messages change this state only; after each one [`Session::settle`] starts the rings that have become complete. So the
+//! order in which front ends send things does not matter.
+
+mod channel;
+mod features;
+mod handler;
+mod memory;
+mod queue;
+mod socket;
+mod thread;
+
+pub(crate) use thread::{Command, Export};
+
+use crate::reactor::{Disk, Reactors};
+use channel::BackendChannel;
+use holdfast_bdev::BlockDevice;
+use holdfast_ring::MemView;
+use queue::Queue;
+use std::sync::Arc;
+
+/// What all sessions of an export have in common.
+#[derive(Clone)]
+pub(crate) struct Backing {
+    /// Name of the export.
+    pub(crate) export: Arc<str>,
+    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) reactors: Arc<Reactors>,
+    /// Most queues a front end may use.
+    pub(crate) queues: u16,
+    /// What guests see, as long as they do not change it.
+    pub(crate) disk: Disk,
+}
+
+/// The state of one connection.
+struct Session {
+    backing: Backing,
+    /// Virtio features that were agreed on.
+    features: u64,
+    /// What this guest sees.
+    disk: Disk,
+    view: Arc<MemView>,
+    queues: Vec<Queue>,
+    channel: Option<BackendChannel>,
+}
+
+impl Session {
+    fn new(backing: Backing) -> Session {
+        let queues = (0..backing.queues).map(Queue::new).collect();
+        Session {
+            features: 0,
+            disk: backing.disk,
+            view: Arc::new(MemView::empty()),
+            queues,
+            channel: None,
+            backing,
+        }
+    }
+
+    /// Starts what is complete and not running yet. Called after every message.
+    fn settle(&mut self) {
+        for at in 0..self.queues.len() {
+            if self.queues[at].wants_to_run(self.features) {
+                let view = Arc::clone(&self.view);
+                let (backing, features, disk) = (&self.backing, self.features, self.disk);
+                self.queues[at].start(backing, features, disk, view);
+            }
+        }
+    }
+
+    /// Takes every ring back. Returns when the last request of this front end has ended.
+    fn stop_all(&mut self) {
+        let reactors = &self.backing.reactors;
+        let pending: Vec<_> = self
+            .queues
+            .iter_mut()
+            .map(|queue| queue.begin_stop(reactors))
+            .collect();
+        for (queue, answer) in self.queues.iter_mut().zip(pending) {
+            queue.finish_stop(answer);
+        }
+    }
+
+    /// The guest starts over: as after connecting, but for its memory and the connection itself.
+    fn reset(&mut self) {
+        self.stop_all();
+        self.features = 0;
+        self.disk = self.backing.disk;
+        self.queues = (0..self.backing.queues).map(Queue::new).collect();
+    }
+
+    /// The device has another size: running rings enforce it, the guest is told.
+    fn resize(&mut self, size_bytes: u64) {
+        self.backing.disk.limits.capacity_bytes = size_bytes;
+        self.disk.limits.capacity_bytes = size_bytes;
+        self.spread_disk();
+        if let Some(channel) = &self.channel
+            && let Err(error) = channel.announce_config_change()
+        {
+            tracing::warn!(export = %self.backing.export, %error,
+                "The guest was not told of its new size; it learns it when it next reads the configuration");
+        }
+    }
+
+    /// Lets running rings know what the guest sees now.
+    fn spread_disk(&self) {
+        for queue in &self.queues {
+            queue.set_disk(&self.backing.reactors, self.disk);
+        }
+    }
+}

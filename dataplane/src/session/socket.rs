@@ -1,0 +1,109 @@
+//! The listening socket of an export: made under another name and moved into place, so that whoever finds it at its path
+//! finds it complete, and removed only while it is ours.
+
+use crate::{EngineError, ExportSpec};
+use rustix::fs::{Mode, OFlags};
+use std::fs::Permissions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Longest path that fits `sockaddr_un`, in bytes, without the final zero.
+const PATH_MAX: usize = 107;
+
+/// A socket that listens at its path. Dropping it removes the path.
+#[derive(Debug)]
+pub(super) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Socket {
+    /// Listens at the path of `spec`. A dead socket there is replaced, a living one is not.
+    pub(super) fn listen(spec: &ExportSpec) -> Result<Socket, EngineError> {
+        let path = &spec.socket;
+        let len = path.as_os_str().len();
+        if len > PATH_MAX {
+            let path = path.clone();
+            return Err(EngineError::SocketPathTooLong { path, len });
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(EngineError::SocketInUse { path: path.clone() });
+        }
+        let failed = |step| {
+            move |source| EngineError::Socket {
+                path: path.clone(),
+                step,
+                source,
+            }
+        };
+        let (folder, name) = split(path).map_err(failed("bind"))?;
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder_fd = rustix::fs::open(folder, open, Mode::empty())
+            .map_err(|errno| failed("open the folder of")(errno.into()))?;
+        // By way of the folder's descriptor: the other name may be longer than the kernel takes.
+        let other = PathBuf::from(format!(
+            "/proc/self/fd/{}/.{name}.new",
+            folder_fd.as_raw_fd()
+        ));
+        let _ = std::fs::remove_file(&other); // What a killed predecessor left.
+        let listener = UnixListener::bind(&other).map_err(failed("bind"))?;
+        let settled = settle(&other, spec).and_then(|inode| {
+            std::fs::rename(&other, path)?;
+            Ok(inode)
+        });
+        match settled {
+            Ok(inode) => Ok(Socket {
+                listener,
+                path: path.clone(),
+                inode,
+            }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&other);
+                Err(failed("set up")(error))
+            }
+        }
+    }
+
+    pub(super) fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept()?.0)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode);
+        if ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn split(path: &Path) -> io::Result<(&Path, &str)> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "no file name in UTF-8");
+    let name = path.file_name().and_then(|name| name.to_str());
+    let folder = path.parent().ok_or_else(invalid)?;
+    let here = folder.as_os_str().is_empty();
+    Ok((
+        if here { Path::new(".") } else { folder },
+        name.ok_or_else(invalid)?,
+    ))
+}
+
+/// Gives the socket its owner and mode, and tells which one it is.
+fn settle(path: &Path, spec: &ExportSpec) -> io::Result<u64> {
+    if let Some((user, group)) = spec.owner {
+        chown(path, Some(user), Some(group))?;
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(spec.mode))?;
+    Ok(std::fs::symlink_metadata(path)?.ino())
+}
