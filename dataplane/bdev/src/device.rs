@@ -124,6 +124,15 @@ pub trait BlockDevice: Send + Sync + std::fmt::Debug {
     /// Facts about the device; the size may grow over time.
     fn info(&self) -> Info;
 
+    /// Looks whether the device has grown; [`BlockDevice::info`] tells the new size afterwards, and open
+    /// channels serve it.
+    ///
+    /// # Errors
+    /// [`BdevError::Io`] if the device does not tell its size.
+    fn refresh(&self) -> Result<Info, BdevError> {
+        Ok(self.info())
+    }
+
     /// Opens this reactor's way to the device.
     ///
     /// # Errors

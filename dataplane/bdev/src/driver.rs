@@ -5,7 +5,9 @@ mod continuation;
 mod inbox;
 mod threads;
 mod uring;
+mod workers;
 
+use crate::transfer::Transfer;
 use crate::{BdevError, Completion, IoStatus, Token};
 use continuation::Core;
 use inbox::Inbox;
@@ -194,6 +196,32 @@ impl Driver {
         self.core.stale
     }
 
+    /// As [`Driver::join`]; the iovec arrays of the parts live until the last part has completed.
+    pub(crate) fn join_keeping(
+        &mut self,
+        parent: Token,
+        parts: u32,
+        keep: Vec<Box<[libc::iovec]>>,
+    ) -> Token {
+        self.core.join_keeping(parent, parts, keep)
+    }
+
+    /// Makes sure that [`Driver::start`] can serve; called by channels that will need it when they open.
+    pub(crate) fn prepare(&mut self) -> Result<(), BdevError> {
+        match &mut self.backend {
+            Backend::Uring(_) => Ok(()),
+            Backend::Threads(threads) => threads.prepare(&self.inbox),
+        }
+    }
+
+    /// Hands a storage request to the kernel or a worker.
+    pub(crate) fn start(&mut self, transfer: Transfer) {
+        match &mut self.backend {
+            Backend::Uring(ring) => ring.start(transfer),
+            Backend::Threads(threads) => threads.start(transfer),
+        }
+    }
+
     fn watch_for(&mut self, fd: Arc<OwnedFd>, target: Target) -> WatchId {
         WatchId(match &mut self.backend {
             Backend::Uring(ring) => ring.watch(fd, target),
@@ -221,7 +249,10 @@ impl Driver {
             Backend::Threads(threads) => threads.reap(&mut events.ready)?,
         };
         if bell {
-            self.inbox.empty_into(&mut self.core);
+            let served = self.inbox.empty_into(&mut self.core);
+            if let Backend::Threads(threads) = &mut self.backend {
+                threads.served(served);
+            }
         }
         self.core.expire();
         self.core.hand_out(&mut events.completions);
@@ -231,7 +262,7 @@ impl Driver {
     fn in_flight(&self) -> usize {
         match &self.backend {
             Backend::Uring(ring) => ring.in_flight(),
-            Backend::Threads(_) => 0,
+            Backend::Threads(threads) => threads.in_flight(),
         }
     }
 }
@@ -256,5 +287,10 @@ impl std::fmt::Debug for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.inbox.close();
+        // Before the fields go: joined requests keep iovec arrays that the kernel may still read.
+        match &mut self.backend {
+            Backend::Uring(ring) => ring.drain(&mut self.core),
+            Backend::Threads(threads) => threads.drain(),
+        }
     }
 }

@@ -31,6 +31,9 @@ mod io;
 mod malloc;
 mod null;
 mod slab;
+mod split;
+mod transfer;
+mod uring;
 
 pub use device::{BlockDevice, Info, IoChannel};
 pub use driver::{Driver, DriverKind, Events, Remote, WatchId};
@@ -38,3 +41,5 @@ pub use error::BdevError;
 pub use io::{Completion, Io, IoStatus, Op, Token};
 pub use malloc::Malloc;
 pub use null::Null;
+pub use split::{Extent, Split};
+pub use uring::{Uring, UringOptions};

@@ -6,13 +6,11 @@ use rustix::event::EventfdFlags;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(super) enum Message {
-    Completed(Completion),
-}
-
 struct State {
     open: bool,
-    messages: Vec<Message>,
+    answers: Vec<Completion>,
+    /// How many of the answers are for requests that a worker served.
+    served: usize,
 }
 
 pub(super) struct Inbox {
@@ -29,7 +27,8 @@ impl Inbox {
             })?;
         let state = Mutex::new(State {
             open: true,
-            messages: Vec::new(),
+            answers: Vec::new(),
+            served: 0,
         });
         Ok(Inbox {
             bell: Arc::new(bell),
@@ -41,18 +40,26 @@ impl Inbox {
         Arc::clone(&self.bell)
     }
 
-    /// Takes everything. The bell is silenced first, so that what comes later rings it again.
-    pub(super) fn empty_into(&self, core: &mut Core) {
+    /// Takes everything; returns how many of the answers came from workers. The bell is silenced first, so
+    /// that what comes later rings it again.
+    pub(super) fn empty_into(&self, core: &mut Core) -> usize {
         let mut count = [0u8; 8];
         let _ = rustix::io::read(&*self.bell, &mut count); // Fails only if nobody rang.
-        let messages = std::mem::take(&mut self.lock().messages);
-        for message in messages {
-            match message {
-                Message::Completed(completion) => {
-                    core.complete(completion.token, completion.status);
-                }
-            }
+        let mut state = self.lock();
+        let answers = std::mem::take(&mut state.answers);
+        let served = std::mem::take(&mut state.served);
+        drop(state);
+        for answer in answers {
+            core.complete(answer.token, answer.status);
         }
+        served
+    }
+
+    /// The answer of a worker.
+    pub(super) fn served(&self, token: Token, status: IoStatus) {
+        let mut state = self.lock();
+        state.served += 1;
+        self.leave(&mut state, Completion { token, status });
     }
 
     /// Nothing more is accepted: the driver is gone.
@@ -65,9 +72,12 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, state: &mut State, message: Message) {
-        state.messages.push(message);
-        if state.messages.len() == 1 {
+    fn leave(&self, state: &mut State, answer: Completion) {
+        if !state.open {
+            return;
+        }
+        state.answers.push(answer);
+        if state.answers.len() == 1 {
             let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes()); // Fails only if it rings already.
         }
     }
@@ -85,17 +95,8 @@ impl Remote {
     /// As [`Driver::complete`](crate::Driver::complete), and wakes the reactor. Does nothing if the driver
     /// is gone.
     pub fn complete(&self, token: Token, status: IoStatus) {
-        self.complete_with(token, || status);
-    }
-
-    /// Runs `work` and completes with its result, unless the driver is gone; it cannot go while `work` runs.
-    pub(crate) fn complete_with(&self, token: Token, work: impl FnOnce() -> IoStatus) {
         let mut state = self.0.lock();
-        if state.open {
-            let status = work();
-            self.0
-                .leave(&mut state, Message::Completed(Completion { token, status }));
-        }
+        self.0.leave(&mut state, Completion { token, status });
     }
 }
 

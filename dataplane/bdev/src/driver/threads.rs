@@ -1,8 +1,11 @@
 //! The variant without io_uring: poll(2) for readiness, worker threads for storage.
 
 use super::Target;
+use super::inbox::Inbox;
+use super::workers::Workers;
 use crate::BdevError;
 use crate::slab::{Key, Slab};
+use crate::transfer::Transfer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -16,13 +19,48 @@ struct Watch {
 
 pub(super) struct Threads {
     watches: Slab<Watch>,
+    /// Started by the first channel that needs them.
+    workers: Option<Workers>,
+    /// Requests whose answers have not been taken from the inbox.
+    in_flight: usize,
 }
 
 impl Threads {
     pub(super) fn new() -> Threads {
         Threads {
             watches: Slab::new(),
+            workers: None,
+            in_flight: 0,
         }
+    }
+
+    pub(super) fn prepare(&mut self, inbox: &Arc<Inbox>) -> Result<(), BdevError> {
+        if self.workers.is_none() {
+            self.workers = Some(Workers::start(inbox)?);
+        }
+        Ok(())
+    }
+
+    /// [`Threads::prepare`] has been called.
+    pub(super) fn start(&mut self, transfer: Transfer) {
+        let workers = self.workers.as_ref();
+        workers
+            .expect("opening the channel started workers")
+            .push(transfer);
+        self.in_flight += 1;
+    }
+
+    pub(super) fn served(&mut self, count: usize) {
+        self.in_flight -= count;
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Waits for everything that a worker has begun and forgets the rest.
+    pub(super) fn drain(&mut self) {
+        self.workers = None;
     }
 
     pub(super) fn watch(&mut self, fd: Arc<OwnedFd>, target: Target) -> Key {

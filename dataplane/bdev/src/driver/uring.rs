@@ -6,20 +6,24 @@ use super::Target;
 use super::continuation::Core;
 use crate::BdevError;
 use crate::slab::{Key, Slab};
+use crate::transfer::{Call, Span, Transfer};
 use io_uring::{IoUring, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Submission entries; when full, the queue is handed to the kernel early.
 const ENTRIES: u32 = 256;
 /// Completion entries. More outstanding requests than this are kept by the kernel (NODROP).
 const COMPLETION_ENTRIES: u32 = 4096;
+/// How often a driver that cannot wait looks whether it may go.
+const DRAIN_RETRY: Duration = Duration::from_millis(10);
 
 // The two top bits of user_data say what a completion belongs to; the rest is a slab key.
 const KIND_SHIFT: u32 = 62;
+const KIND_REQUEST: u64 = 0;
 const KIND_WATCH: u64 = 1;
 const KIND_REMOVE: u64 = 2;
 
@@ -41,6 +45,8 @@ struct Watch {
 
 pub(super) struct Ring {
     ring: IoUring,
+    /// Storage requests: in the kernel, on their way there, or waiting for a bounce buffer.
+    requests: Slab<Transfer>,
     watches: Slab<Watch>,
     /// Watches to poll again. One-shot polls make readiness level-like: a poll of a readable descriptor
     /// completes at once, in the same system call that submits it.
@@ -70,6 +76,7 @@ impl Ring {
         }
         Ok(Ring {
             ring,
+            requests: Slab::new(),
             watches: Slab::new(),
             idle: Vec::new(),
             backlog: VecDeque::new(),
@@ -166,8 +173,8 @@ impl Ring {
                     Some(Target::Inbox) => bell = true,
                     None => {}
                 },
-                KIND_REMOVE => {}
-                _ => core.stale += 1,
+                KIND_REQUEST => self.call_came_back(Key::unpack(data), result, core),
+                _ => {} // The kernel has taken note of a removal.
             }
         }
         self.taken = taken;
@@ -175,7 +182,61 @@ impl Ring {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        0
+        self.requests.len()
+    }
+
+    /// Takes a storage request; the next flush or sleep hands it to the kernel.
+    pub(super) fn start(&mut self, transfer: Transfer) {
+        let key = self.requests.insert(transfer);
+        self.issue(key);
+    }
+
+    /// Makes the next call of a request, unless it has to wait for a buffer.
+    fn issue(&mut self, key: Key) {
+        let Some(transfer) = self.requests.get_mut(key) else {
+            return;
+        };
+        if transfer.is_ready(Some(key)) {
+            let entry = entry(&transfer.call(), types::Fd(transfer.fd()));
+            self.push(entry.user_data(tag(KIND_REQUEST, key)));
+        }
+    }
+
+    fn call_came_back(&mut self, key: Key, result: i32, core: &mut Core) {
+        let Some(transfer) = self.requests.get_mut(key) else {
+            core.stale += 1;
+            return;
+        };
+        let token = transfer.token();
+        let Some(status) = transfer.advance(result) else {
+            return self.issue(key);
+        };
+        let next = self.requests.remove(key).and_then(Transfer::finish);
+        core.complete(token, status);
+        if let Some(next) = next {
+            self.issue(next);
+        }
+    }
+
+    /// Waits until the kernel is done with all buffers. No timeout: it touches them until it says otherwise.
+    pub(super) fn drain(&mut self, core: &mut Core) {
+        let keys: Vec<Key> = self.requests.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if self
+                .requests
+                .get_mut(key)
+                .is_some_and(|transfer| transfer.is_waiting())
+            {
+                self.requests.remove(key);
+            }
+        }
+        while self.requests.len() > 0 {
+            if let Err(error) = self.sleep(None) {
+                tracing::error!(%error, "Waiting for requests the kernel still works on");
+                std::thread::sleep(DRAIN_RETRY);
+            }
+            self.reap(core, &mut Vec::new());
+        }
     }
 
     fn poll_came_back(&mut self, key: Key, result: i32) -> Option<Target> {
@@ -210,6 +271,38 @@ impl Ring {
             self.backlog.pop_front();
         }
     }
+}
+
+fn entry(call: &Call, fd: types::Fd) -> squeue::Entry {
+    match *call {
+        Call::Read(Span::One(part), at) => {
+            opcode::Read::new(fd, part.iov_base.cast(), length(part))
+                .offset(at)
+                .build()
+        }
+        Call::Read(Span::Many(iov, count), at) => {
+            opcode::Readv::new(fd, iov, count).offset(at).build()
+        }
+        Call::Write(Span::One(part), at) => {
+            opcode::Write::new(fd, part.iov_base.cast(), length(part))
+                .offset(at)
+                .build()
+        }
+        Call::Write(Span::Many(iov, count), at) => {
+            opcode::Writev::new(fd, iov, count).offset(at).build()
+        }
+        Call::Sync => opcode::Fsync::new(fd)
+            .flags(types::FsyncFlags::DATASYNC)
+            .build(),
+        Call::Allocate { mode, offset, len } => opcode::Fallocate::new(fd, len)
+            .offset(offset)
+            .mode(mode)
+            .build(),
+    }
+}
+
+fn length(part: libc::iovec) -> u32 {
+    u32::try_from(part.iov_len).expect("at most CALL_MAX")
 }
 
 fn tag(kind: u64, key: Key) -> u64 {

@@ -1,0 +1,65 @@
+//! Who is in the way: best effort, for error messages only. An answer that cannot be found is left out.
+
+use rustix::fs::{FileType, Stat, major, minor};
+use std::fs;
+use std::path::PathBuf;
+
+/// Where the block device, or a part of it, is mounted.
+pub(super) fn mount_point(stat: &Stat) -> Option<String> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
+        return None;
+    }
+    let device = sysfs(&format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev)))?;
+    // The first process sees mounts that a container does not.
+    let tables = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
+    let tables = tables
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok());
+    tables
+        .flat_map(|table| mounts(&table))
+        .find_map(|(number, point)| {
+            // A partition's folder lies below that of its disk.
+            sysfs(&number)?.starts_with(&device).then_some(point)
+        })
+}
+
+/// ` by ...` for the holder of the lock or the claim; empty if it cannot be found.
+pub(super) fn describe(stat: &Stat) -> String {
+    if let Some(pid) = lock_owner(stat) {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        return format!(" by process {pid} ({})", name.trim());
+    }
+    let number = format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev));
+    let holders = sysfs(&number).and_then(|device| fs::read_dir(device.join("holders")).ok());
+    match holders.and_then(|mut holders| holders.next()) {
+        Some(Ok(holder)) => format!(" by {}", holder.file_name().to_string_lossy()),
+        _ => String::new(),
+    }
+}
+
+fn sysfs(number: &str) -> Option<PathBuf> {
+    fs::canonicalize(format!("/sys/dev/block/{number}")).ok()
+}
+
+/// Device number and mount point of each line (proc_pid_mountinfo(5), fields 3 and 5).
+fn mounts(table: &str) -> Vec<(String, String)> {
+    let fields = |line: &str| {
+        let mut fields = line.split(' ').skip(2);
+        Some((fields.next()?.to_owned(), fields.nth(1)?.to_owned()))
+    };
+    table.lines().filter_map(fields).collect()
+}
+
+/// The process that holds a flock on the inode, from /proc/locks: `1: FLOCK ADVISORY WRITE pid dev:inode ...`.
+fn lock_owner(stat: &Stat) -> Option<u32> {
+    let (dev, inode) = (stat.st_dev, stat.st_ino);
+    let wanted = format!("{:02x}:{:02x}:{inode}", major(dev), minor(dev));
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, _, pid, file, ..] if file == wanted => pid.parse().ok(),
+            _ => None,
+        }
+    })
+}
