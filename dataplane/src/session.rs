@@ -7,6 +7,7 @@
 mod channel;
 mod features;
 mod handler;
+mod inflight;
 mod memory;
 mod queue;
 mod socket;
@@ -17,8 +18,9 @@ pub(crate) use thread::{Command, Export};
 use crate::reactor::{Disk, Reactors};
 use channel::BackendChannel;
 use holdfast_bdev::BlockDevice;
-use holdfast_ring::MemView;
-use queue::Queue;
+use holdfast_ring::{InflightMap, MemView};
+use queue::{Queue, Terms};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What all sessions of an export have in common.
@@ -30,6 +32,8 @@ pub(crate) struct Backing {
     pub(crate) reactors: Arc<Reactors>,
     /// Most queues a front end may use.
     pub(crate) queues: u16,
+    /// The socket's folder. What a front end is given a descriptor of is made there, so that it has the same label.
+    pub(crate) folder: PathBuf,
     /// What guests see, as long as they do not change it.
     pub(crate) disk: Disk,
 }
@@ -43,6 +47,8 @@ struct Session {
     disk: Disk,
     view: Arc<MemView>,
     queues: Vec<Queue>,
+    /// Where rings keep what is in flight; kept by the front end while we are away.
+    inflight: Option<Arc<InflightMap>>,
     channel: Option<BackendChannel>,
 }
 
@@ -54,6 +60,7 @@ impl Session {
             disk: backing.disk,
             view: Arc::new(MemView::empty()),
             queues,
+            inflight: None,
             channel: None,
             backing,
         }
@@ -63,9 +70,13 @@ impl Session {
     fn settle(&mut self) {
         for at in 0..self.queues.len() {
             if self.queues[at].wants_to_run(self.features) {
-                let view = Arc::clone(&self.view);
-                let (backing, features, disk) = (&self.backing, self.features, self.disk);
-                self.queues[at].start(backing, features, disk, view);
+                let terms = Terms {
+                    features: self.features,
+                    disk: self.disk,
+                    view: Arc::clone(&self.view),
+                    inflight: self.inflight.clone(),
+                };
+                self.queues[at].start(&self.backing, terms);
             }
         }
     }
@@ -88,6 +99,7 @@ impl Session {
         self.stop_all();
         self.features = 0;
         self.disk = self.backing.disk;
+        self.inflight = None;
         self.queues = (0..self.backing.queues).map(Queue::new).collect();
     }
 

@@ -8,6 +8,7 @@ use crate::session::{Backing, Command, Export};
 use crate::{EngineError, ExportInfo, ExportSpec, Source};
 use holdfast_bdev::{BlockDevice, Split};
 use holdfast_ring::blk::Limits;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most queues of one export: a front end names them with 8 bits.
@@ -44,6 +45,7 @@ impl Engine {
             device: Arc::clone(&device),
             reactors: Arc::clone(&self.inner.reactors),
             queues: spec.queues,
+            folder: folder_of(&spec.socket),
         };
         let exported = Exported {
             spec: spec.clone(),
@@ -95,6 +97,13 @@ impl Engine {
         {
             exported.export.tell(Command::Quit);
         }
+    }
+}
+
+fn folder_of(socket: &Path) -> PathBuf {
+    match socket.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
     }
 }
 

@@ -5,7 +5,7 @@ use super::slots::Slots;
 use super::{PeerEvent, Reply, RingEnd, RingId, Swap};
 use holdfast_bdev::{BlockDevice, Driver, Io, IoChannel, IoStatus, Op, Token, WatchId};
 use holdfast_ring::blk::{Kind, Limits, Request, Status};
-use holdfast_ring::{MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
+use holdfast_ring::{InflightSlot, MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,6 +33,8 @@ pub(crate) struct RingSetup {
     /// Position of the next element to take.
     pub(crate) base: u16,
     pub(crate) view: Arc<MemView>,
+    /// Where a successor finds what is in flight. With it, `base` counts for nothing.
+    pub(crate) inflight: Option<InflightSlot>,
     /// None: the front end wants to be polled.
     pub(crate) kick: Option<PeerEvent>,
     pub(crate) call: Option<PeerEvent>,
@@ -84,11 +86,15 @@ impl Ring {
             features,
             base,
             view,
+            inflight,
             device,
             ..
         } = setup;
-        let queue =
-            SplitQueue::new(view, layout, features, base).map_err(|error| error.to_string())?;
+        let queue = match inflight {
+            Some(slot) => SplitQueue::with_inflight(view, layout, features, slot),
+            None => SplitQueue::new(view, layout, features, base),
+        }
+        .map_err(|error| error.to_string())?;
         let channel = device
             .open_channel(driver)
             .map_err(|error| error.to_string())?;

@@ -271,6 +271,25 @@ impl VhostUserBackendReqHandlerMut for Session {
         }
     }
 
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let (queues, queue_size) = (wanted.num_queues, wanted.queue_size);
+        match self.make_inflight(queues, queue_size) {
+            Ok((file, bytes)) => {
+                let made = VhostUserInflight::new(bytes, 0, queues, queue_size);
+                Ok((made, file))
+            }
+            Err(why) => self.refuse("GET_INFLIGHT_FD", &why),
+        }
+    }
+
+    fn set_inflight_fd(&mut self, region: &VhostUserInflight, file: File) -> Result<()> {
+        let part = (region.mmap_offset, region.mmap_size);
+        match self.use_inflight(file, part, region.num_queues, region.queue_size) {
+            Ok(()) => Ok(()),
+            Err(why) => self.refuse("SET_INFLIGHT_FD", &why),
+        }
+    }
+
     // What follows is not offered, so a front end that asks for it breaks the protocol.
 
     fn set_gpu_socket(&mut self, _gpu: GpuBackend) -> Result<()> {
@@ -279,14 +298,6 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
         self.refuse("GET_SHARED_OBJECT", &"not offered")
-    }
-
-    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        self.refuse("GET_INFLIGHT_FD", &"not offered")
-    }
-
-    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        self.refuse("SET_INFLIGHT_FD", &"not offered")
     }
 
     fn set_device_state_fd(

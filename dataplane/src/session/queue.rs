@@ -2,7 +2,7 @@
 
 use super::{Backing, features};
 use crate::reactor::{Disk, Message, PeerEvent, Reactors, RingEnd, RingKey, RingSetup, Swap};
-use holdfast_ring::{MemView, QueueLayout, SplitQueue};
+use holdfast_ring::{InflightMap, InflightSlot, MemView, QueueLayout, SplitQueue};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -12,6 +12,14 @@ pub(super) struct Addresses {
     pub(super) desc: u64,
     pub(super) avail: u64,
     pub(super) used: u64,
+}
+
+/// What all rings of a session are served with.
+pub(super) struct Terms {
+    pub(super) features: u64,
+    pub(super) disk: Disk,
+    pub(super) view: Arc<MemView>,
+    pub(super) inflight: Option<Arc<InflightMap>>,
 }
 
 /// Everything said about one queue.
@@ -59,24 +67,27 @@ impl Queue {
     }
 
     /// Hands the ring to a reactor. A ring whose memory is not there yet is left for a later message.
-    pub(super) fn start(&mut self, backing: &Backing, agreed: u64, disk: Disk, view: Arc<MemView>) {
+    pub(super) fn start(&mut self, backing: &Backing, terms: Terms) {
         let Some(layout) = self.layout() else { return };
-        let features = features::of_queues(agreed);
+        let features = features::of_queues(terms.features);
+        let view = terms.view;
         if let Err(why) = SplitQueue::new(Arc::clone(&view), layout, features, self.base) {
             return self.refuse(backing, &why.to_string());
         }
+        let index = self.index;
         let setup = Box::new(RingSetup {
             export: Arc::clone(&backing.export),
-            index: self.index,
+            index,
             layout,
             features,
             base: self.base,
             view,
+            inflight: terms.inflight.map(|map| InflightSlot { map, index }),
             kick: self.kick.clone(),
             call: self.call.clone(),
             err: self.err.clone(),
             device: Arc::clone(&backing.device),
-            disk,
+            disk: terms.disk,
         });
         let reactor = backing.reactors.pick();
         let started = backing
