@@ -12,6 +12,7 @@ use crate::{BdevError, Completion, IoStatus, Token};
 use continuation::Core;
 use inbox::Inbox;
 pub use inbox::Remote;
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,6 +77,8 @@ pub struct Driver {
     core: Core,
     backend: Backend,
     inbox: Arc<Inbox>,
+    /// Not `Send`: the kernel lets only the thread that made the ring use it.
+    _stays: PhantomData<*const ()>,
 }
 
 impl Driver {
@@ -100,6 +103,7 @@ impl Driver {
             core: Core::new(),
             backend,
             inbox,
+            _stays: PhantomData,
         };
         let bell = driver.inbox.bell();
         driver.watch_for(bell, Target::Inbox);

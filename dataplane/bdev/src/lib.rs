@@ -24,22 +24,28 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod delay;
 mod device;
 mod driver;
 mod error;
+mod error_device;
 mod io;
 mod malloc;
 mod null;
 mod slab;
+mod spec;
 mod split;
 mod transfer;
 mod uring;
 
+pub use delay::Delay;
 pub use device::{BlockDevice, Info, IoChannel};
 pub use driver::{Driver, DriverKind, Events, Remote, WatchId};
 pub use error::BdevError;
+pub use error_device::{Effect, ErrorDevice, Fault, FaultOp};
 pub use io::{Completion, Io, IoStatus, Op, Token};
 pub use malloc::Malloc;
 pub use null::Null;
+pub use spec::{from_spec, parse_size};
 pub use split::{Extent, Split};
 pub use uring::{Uring, UringOptions};

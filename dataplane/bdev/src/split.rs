@@ -103,6 +103,10 @@ impl BlockDevice for Split {
             .info(self.shared.size_bytes.load(Ordering::Acquire))
     }
 
+    fn refresh(&self) -> Result<Info, BdevError> {
+        self.shared.base.refresh().map(|_| self.info())
+    }
+
     fn open_channel(&self, driver: &mut Driver) -> Result<Box<dyn IoChannel>, BdevError> {
         // Before the layout: a change in between is then noticed by the first request.
         let generation = self.shared.generation.load(Ordering::Acquire);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Marks a token as the driver's own.
 const CONTINUATION: u64 = 1 << 63;
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 enum Node {
     Join {
@@ -83,10 +84,10 @@ impl Core {
     }
 
     pub(super) fn delay(&mut self, parent: Token, by: Duration) -> Token {
-        self.name(Node::Delay {
-            parent,
-            due: Instant::now() + by,
-        })
+        let now = Instant::now();
+        // What the clock cannot express is never.
+        let due = now.checked_add(by).unwrap_or(now + CENTURY);
+        self.name(Node::Delay { parent, due })
     }
 
     /// Lets every answer go whose time has come.

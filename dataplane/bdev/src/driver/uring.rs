@@ -124,27 +124,24 @@ impl Ring {
     /// Hands queued entries to the kernel and lets it post completions, without blocking.
     pub(super) fn flush(&mut self) -> Result<(), BdevError> {
         self.rearm();
-        loop {
-            self.fill();
-            let mut queue = self.ring.submission();
-            queue.sync();
-            if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
-                return Ok(());
-            }
-            drop(queue);
-            match self.ring.submit() {
-                Ok(0) => return Ok(()),
-                Ok(_) if self.backlog.is_empty() => return Ok(()),
-                Ok(_) => {}
-                Err(error) => return tolerate(error),
-            }
+        self.fill();
+        let mut queue = self.ring.submission();
+        queue.sync();
+        if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+            return Ok(());
         }
+        drop(queue);
+        self.submit()
     }
 
     /// Hands queued entries to the kernel and blocks until a completion or the time has come.
     pub(super) fn sleep(&mut self, until: Option<Instant>) -> Result<(), BdevError> {
         self.rearm();
         self.fill();
+        if !self.backlog.is_empty() {
+            // Else it would wait for completions that need not come.
+            self.submit()?;
+        }
         let result = match until {
             None => self.ring.submit_and_wait(1),
             Some(until) => {
@@ -155,6 +152,18 @@ impl Ring {
             }
         };
         result.map(|_| ()).or_else(tolerate)
+    }
+
+    /// Submits until nothing is left outside the kernel, or it takes no more for now.
+    fn submit(&mut self) -> Result<(), BdevError> {
+        loop {
+            match self.ring.submit() {
+                Ok(0) => return Ok(()),
+                Ok(_) if self.backlog.is_empty() => return Ok(()),
+                Ok(_) => self.fill(),
+                Err(error) => return tolerate(error),
+            }
+        }
     }
 
     /// Looks at what the kernel has posted; true if the inbox's bell rang.
@@ -231,6 +240,7 @@ impl Ring {
             }
         }
         while self.requests.len() > 0 {
+            self.idle.clear(); // A watch that is ready, and that nobody serves, would keep us awake.
             if let Err(error) = self.sleep(None) {
                 tracing::error!(%error, "Waiting for requests the kernel still works on");
                 std::thread::sleep(DRAIN_RETRY);
