@@ -94,3 +94,6 @@ pub enum InflightError {
         flag: u8,
     },
 }
+
+#[cfg(test)]
+mod tests;

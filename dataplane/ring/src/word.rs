@@ -25,6 +25,7 @@ pub(crate) unsafe fn load_u16(word: *const u16, order: Ordering) -> u16 {
 /// `word` is aligned to 2 and lies in mapped, writable memory.
 #[inline]
 pub(crate) unsafe fn store_u16(word: *mut u16, value: u16, order: Ordering) {
+    storing();
     // SAFETY: mapped and aligned by this function's contract; guest memory is only ever accessed through atomics.
     unsafe { AtomicU16::from_ptr(word) }.store(value.to_le(), order);
 }
@@ -47,6 +48,7 @@ pub(crate) unsafe fn load_u64(word: *const u64) -> u64 {
 /// `word` is aligned to 8 and lies in mapped, writable memory.
 #[inline]
 pub(crate) unsafe fn store_u64(word: *mut u64, value: u64) {
+    storing();
     // SAFETY: mapped and aligned by this function's contract; shared memory is only ever accessed through atomics.
     unsafe { AtomicU64::from_ptr(word) }.store(value.to_le(), Relaxed);
 }
@@ -69,6 +71,7 @@ pub(crate) unsafe fn load_u8(byte: *const u8) -> u8 {
 /// `byte` lies in mapped, writable memory.
 #[inline]
 pub(crate) unsafe fn store_u8(byte: *mut u8, value: u8) {
+    storing();
     // SAFETY: mapped by this function's contract; guest memory is only ever accessed through atomics.
     unsafe { AtomicU8::from_ptr(byte) }.store(value, Relaxed);
 }
@@ -80,6 +83,7 @@ pub(crate) unsafe fn store_u8(byte: *mut u8, value: u8) {
 #[inline]
 pub(crate) unsafe fn store_u32_pair(at: *mut u32, first: u32, second: u32) {
     use std::sync::atomic::AtomicU32;
+    storing();
     // SAFETY: mapped and aligned by this function's contract; the second word is the next element of the same range.
     unsafe {
         AtomicU32::from_ptr(at).store(first.to_le(), Relaxed);
@@ -128,10 +132,15 @@ pub(crate) unsafe fn copy_to(from: &[u8], into: *mut u8) {
 #[inline(always)]
 fn fetched(_at: *const u8, _len: usize) {}
 
-#[cfg(test)]
-pub(crate) use watch::fetched;
+/// Reports a store that is about to happen to the test that dies before each; nothing in the product.
+#[cfg(not(test))]
+#[inline(always)]
+fn storing() {}
 
-/// Lets a test see, and answer, every load from guest memory on its thread.
+#[cfg(test)]
+pub(crate) use watch::{fetched, storing};
+
+/// Lets a test see every store before it happens, and see and answer every load from guest memory, on its thread.
 #[cfg(test)]
 pub(crate) mod watch {
     use std::cell::RefCell;
@@ -151,6 +160,30 @@ pub(crate) mod watch {
         let result = body();
         WATCHER.with_borrow_mut(|slot| *slot = None);
         result
+    }
+
+    thread_local! {
+        static DYING: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+    }
+
+    /// Calls `witness` before each store made while `body` runs: what a kill at that moment leaves can be seen there.
+    pub(crate) fn before_each_store<T>(
+        witness: impl FnMut() + 'static,
+        body: impl FnOnce() -> T,
+    ) -> T {
+        DYING.with_borrow_mut(|slot| *slot = Some(Box::new(witness)));
+        let result = body();
+        DYING.with_borrow_mut(|slot| *slot = None);
+        result
+    }
+
+    pub(crate) fn storing() {
+        // A witness that stores itself, to make a picture, is not asked again.
+        let witness = DYING.with_borrow_mut(Option::take);
+        if let Some(mut witness) = witness {
+            witness();
+            DYING.with_borrow_mut(|slot| *slot = Some(witness));
+        }
     }
 
     pub(crate) fn fetched(at: *const u8, len: usize) {
