@@ -1,0 +1,29 @@
+//! What guest and queue share: the ring, and the eventfds that go with it.
+
+use super::GuestError;
+use super::ring::DriverRing;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// One queue as the back end sees it.
+#[derive(Debug)]
+pub(super) struct Wires {
+    pub(super) ring: DriverRing,
+    pub(super) kick: EventFd,
+    pub(super) call: EventFd,
+    pub(super) error: EventFd,
+}
+
+impl Wires {
+    pub(super) fn new(ring: DriverRing) -> Result<Wires, GuestError> {
+        let eventfd = || {
+            let fd = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
+            fd.map_err(GuestError::io("eventfd"))
+        };
+        Ok(Wires {
+            ring,
+            kick: eventfd()?,
+            call: eventfd()?,
+            error: eventfd()?,
+        })
+    }
+}
