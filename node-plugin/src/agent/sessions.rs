@@ -1,0 +1,211 @@
+//! VolumeSession: a socket that listens as long as the object exists.
+
+use super::queue::Outcome;
+use super::trouble::{IN_USE, Trouble};
+use super::work::Reconcile;
+use super::{Agent, blocking, now};
+use crate::error::NodeError;
+use holdfast_api::{
+    SplitVolume, Verdict, VolumeSession, VolumeSessionSpec, conditions, reasons, set_condition,
+    short_id,
+};
+use holdfast_dataplane::{EngineError, ExportInfo, ExportSpec, Source, VolumeInfo};
+use holdfast_store::Store;
+use tokio::sync::Notify;
+
+impl Reconcile for VolumeSession {
+    fn node_name(&self) -> &str {
+        &self.spec.node_name
+    }
+
+    async fn reconcile<S: Store>(agent: &Agent<S>, name: &str) -> Result<Outcome, NodeError> {
+        let Some(session) = agent.store().get::<VolumeSession>(name).await? else {
+            agent.warn_if_exported(name).await;
+            return Ok(Outcome::Done);
+        };
+        if !agent.is_ours(&session.spec.node_name) {
+            return Ok(Outcome::Done);
+        }
+        if session.metadata.deletion_timestamp.is_some() {
+            return agent.end_session(session, name).await;
+        }
+        let session = agent.hold(session).await?;
+        let exported = agent.export(&session.spec, name).await;
+        agent.write_session(&session, exported).await
+    }
+
+    fn news<S>(agent: &Agent<S>) -> Option<&Notify> {
+        Some(&agent.shared.session_news)
+    }
+}
+
+impl<S: Store> Agent<S> {
+    async fn export(&self, spec: &VolumeSessionSpec, name: &str) -> Result<ExportInfo, Trouble> {
+        if spec.volume != name {
+            return Err(Trouble::invalid(format!(
+                "spec.volume is {:?}; a session bears the name of its volume",
+                spec.volume
+            )));
+        }
+        let (pool, volume) = self.volume_of(name).await?;
+        let (dirs, id, size) = (self.dirs().clone(), name.to_owned(), volume.size_bytes);
+        let prepared = blocking(move || dirs.prepare(&id, size)).await;
+        prepared.map_err(|error| {
+            Trouble::retry(
+                reasons::FAILED,
+                format!(
+                    "the session directory {} cannot be made: {error}",
+                    self.dirs().socket(name).display()
+                ),
+            )
+        })?;
+        let wanted = self.export_spec(spec, pool, name);
+        let again = wanted.clone();
+        match self.engine(move |engine| engine.export(&wanted)).await {
+            Err(EngineError::AlreadyExists { .. }) => self.replace_export(again).await,
+            other => Ok(other?),
+        }
+    }
+
+    fn export_spec(&self, spec: &VolumeSessionSpec, pool: String, name: &str) -> ExportSpec {
+        ExportSpec {
+            name: name.to_owned(),
+            source: Source::Volume {
+                pool,
+                id: name.to_owned(),
+            },
+            socket: self.dirs().socket(name),
+            queues: spec.queues,
+            read_only: spec.read_only,
+            serial: short_id(name),
+            owner: self.config().socket_owner,
+            mode: self.config().socket_mode,
+        }
+    }
+
+    /// The session asks for other settings than it was exported with. They change only while nobody is connected.
+    async fn replace_export(&self, wanted: ExportSpec) -> Result<ExportInfo, Trouble> {
+        let name = wanted.name.clone();
+        let there = self
+            .engine(move |engine| Ok(engine.export_info(&name)))
+            .await?;
+        if there.is_some_and(|export| export.connected) {
+            return Err(Trouble::retry(
+                IN_USE,
+                "a machine is connected; queues and read-only change when it has gone",
+            ));
+        }
+        let replaced = self.engine(move |engine| {
+            engine.unexport(&wanted.name)?;
+            engine.export(&wanted)
+        });
+        Ok(replaced.await?)
+    }
+
+    /// The volume as the drive has it, and its pool.
+    async fn volume_of(&self, name: &str) -> Result<(String, VolumeInfo), Trouble> {
+        let missing = |why: &str| {
+            Trouble::waiting(
+                reasons::NOT_FOUND,
+                format!("volume {name:?} {why}; the session waits for it"),
+            )
+        };
+        let object = self.store().get::<SplitVolume>(name).await;
+        let object = object.map_err(|error| Trouble::retry(reasons::FAILED, error.to_string()))?;
+        let object = object.ok_or_else(|| missing("does not exist"))?;
+        let (pool, id) = (object.spec.pool.clone(), name.to_owned());
+        let info = self.engine(move |engine| engine.volume(&pool, &id)).await?;
+        let info = info.ok_or_else(|| missing("is not on its drive"))?;
+        Ok((object.spec.pool, info))
+    }
+
+    async fn write_session(
+        &self,
+        session: &VolumeSession,
+        exported: Result<ExportInfo, Trouble>,
+    ) -> Result<Outcome, NodeError> {
+        let mut wanted = session.clone();
+        let generation = session.metadata.generation.unwrap_or_default();
+        let status = wanted.status.get_or_insert_default();
+        status.observed_generation = generation;
+        let (mut outcome, mut connected) = (Outcome::Done, false);
+        let (holds, reason, message) = match &exported {
+            Ok(export) => {
+                status.socket_path = export.socket.to_string_lossy().into_owned();
+                connected = export.connected;
+                (true, reasons::OK, "the socket listens")
+            }
+            Err(trouble) => {
+                outcome = trouble.outcome;
+                (false, trouble.reason, trouble.message.as_str())
+            }
+        };
+        let said = if connected {
+            "a machine is connected"
+        } else {
+            "no machine is connected"
+        };
+        let verdicts = [
+            (conditions::EXPORTED, holds, reason, message),
+            (conditions::CONNECTED, connected, reasons::OK, said),
+        ];
+        for (kind, holds, reason, message) in verdicts {
+            let verdict = Verdict {
+                kind,
+                holds,
+                reason,
+                message,
+            };
+            set_condition(&mut status.conditions, verdict, generation, &now());
+        }
+        if self.write_status(session, wanted).await? && !holds {
+            let name = session.metadata.name.as_deref().unwrap_or_default();
+            tracing::warn!(session = name, reason, message, "Session is not exported");
+        }
+        Ok(outcome)
+    }
+
+    /// Ends the export, removes the directory, then lets the object go. A published session is somebody's disk: it stays.
+    async fn end_session(&self, session: VolumeSession, name: &str) -> Result<Outcome, NodeError> {
+        if !session.spec.targets.is_empty() {
+            let message = "the session is being deleted and still published; unpublish it first";
+            tracing::warn!(session = name, message);
+            let trouble = Trouble::waiting(IN_USE, message);
+            // It is served as before; only after a restart there is something to do for that.
+            let exported = self.export(&session.spec, name).await;
+            self.write_session(&session, exported).await?;
+            return Ok(trouble.outcome);
+        }
+        let export = name.to_owned();
+        let ended = self.engine(move |engine| engine.unexport(&export)).await;
+        if let Err(error) = ended {
+            self.write_session(&session, Err(error.into())).await?;
+            return Ok(Outcome::Retry);
+        }
+        let (dirs, id) = (self.dirs().clone(), name.to_owned());
+        let removed = blocking(move || dirs.remove(&id)).await;
+        removed.map_err(|source| NodeError::SessionDir {
+            id: name.to_owned(),
+            dir: self.config().state_dir.clone(),
+            source,
+        })?;
+        self.let_go(session).await?;
+        tracing::info!(session = name, "Session has ended");
+        Ok(Outcome::Done)
+    }
+
+    /// A session that vanished without being deleted is not what somebody decided: a machine may depend on it.
+    async fn warn_if_exported(&self, name: &str) {
+        let export = name.to_owned();
+        let there = self
+            .engine(move |engine| Ok(engine.export_info(&export)))
+            .await;
+        if let Ok(Some(export)) = there {
+            tracing::warn!(
+                session = name,
+                socket = %export.socket.display(),
+                "A VolumeSession vanished without being deleted; its socket is served until the next start"
+            );
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The loop that every kind runs on: observe, take turns, sleep until something happens.
+
+use super::queue::{Outcome, Queue};
+use super::{Agent, blocking};
+use crate::error::NodeError;
+use holdfast_api::{BlockPool, SplitVolume, VolumeSession};
+use holdfast_store::{Changes, Object, Store, StoreError};
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Least time between two rounds of news from the engine: an eraser at work has news all the time.
+const NEWS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a store that cannot be listed is left alone.
+const RELIST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the engine is asked, in memory, who is connected.
+const CONNECTION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A kind that the agent works on.
+pub(super) trait Reconcile: Object {
+    /// The node that the object is for.
+    fn node_name(&self) -> &str;
+
+    /// Makes the node match the object of this name, and its status match the node. Called again it changes nothing.
+    fn reconcile<S: Store>(
+        agent: &Agent<S>,
+        name: &str,
+    ) -> impl Future<Output = Result<Outcome, NodeError>> + Send;
+
+    /// Rings when the engine has news about this kind.
+    fn news<S>(agent: &Agent<S>) -> Option<&Notify>;
+}
+
+impl<S: Store> Agent<S> {
+    /// Never returns.
+    pub(super) async fn work(&self) {
+        tokio::join!(
+            self.work_on::<BlockPool>(),
+            self.work_on::<SplitVolume>(),
+            self.work_on::<VolumeSession>(),
+        );
+    }
+
+    async fn work_on<K: Reconcile>(&self) {
+        let mut wakes = Wakes::of(self.store());
+        let mut queue = Queue::default();
+        let mut turns = Turns::new();
+        let mut listed = true;
+        let mut news_from = Instant::now();
+        loop {
+            while let Some(name) = queue.start_next(now()) {
+                turns.start::<K, S>(self, name);
+            }
+            tokio::select! {
+                () = wakes.changed() => listed = self.observe::<K>(&mut queue).await,
+                () = sleep(RELIST_INTERVAL), if !listed => {
+                    listed = self.observe::<K>(&mut queue).await;
+                }
+                () = news_after(K::news(self), news_from) => {
+                    queue.wake_all(now());
+                    news_from = Instant::now() + NEWS_INTERVAL;
+                }
+                (name, outcome) = turns.next() => queue.finish(&name, outcome, now()),
+                () = until(queue.next_due()) => {}
+            }
+        }
+    }
+
+    /// Tells the queue what is there; false if the store could not be read.
+    async fn observe<K: Reconcile>(&self, queue: &mut Queue) -> bool {
+        let objects = match self.store().list::<K>().await {
+            Ok(objects) => objects,
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "Objects cannot be listed");
+                return false;
+            }
+        };
+        let seen: Vec<(String, String)> = objects
+            .iter()
+            .filter(|object| self.is_ours(object.node_name()))
+            .map(|object| {
+                let meta = object.meta();
+                let version = meta.resource_version.clone().unwrap_or_default();
+                (meta.name.clone().unwrap_or_default(), version)
+            })
+            .collect();
+        queue.observe(&seen, now());
+        true
+    }
+
+    /// One turn on one object. Trouble is logged here and goes no further.
+    pub(super) async fn turn<K: Reconcile>(&self, name: &str) -> Outcome {
+        match K::reconcile(self, name).await {
+            Ok(outcome) => outcome,
+            // Somebody wrote the object meanwhile, which is told by the watch as well.
+            Err(NodeError::Store(StoreError::Conflict { .. })) => Outcome::Waiting,
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), name, %error, "Will be tried again");
+                Outcome::Retry
+            }
+        }
+    }
+
+    /// Wakes the sessions when a front end has come or gone. Looks at the engine's memory only.
+    pub(super) async fn watch_connections(&self) {
+        let mut known = Vec::new();
+        loop {
+            let engine = self.shared.engine.clone();
+            let exports = blocking(move || engine.exports()).await;
+            let seen: Vec<(String, bool)> = exports
+                .into_iter()
+                .map(|export| (export.name, export.connected))
+                .collect();
+            if seen != known {
+                known = seen;
+                self.shared.session_news.notify_one();
+            }
+            sleep(CONNECTION_INTERVAL).await;
+        }
+    }
+}
+
+/// Turns under way.
+struct Turns {
+    tasks: JoinSet<Outcome>,
+    names: HashMap<Id, String>,
+}
+
+impl Turns {
+    fn new() -> Turns {
+        Turns {
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    fn start<K: Reconcile, S: Store>(&mut self, agent: &Agent<S>, name: String) {
+        let (agent, ours) = (agent.clone(), name.clone());
+        let task = async move { agent.turn::<K>(&ours).await };
+        self.names.insert(self.tasks.spawn(task).id(), name);
+    }
+
+    /// The next turn that ends; never, while there is none. Cancel-safe.
+    async fn next(&mut self) -> (String, Outcome) {
+        let Some(ended) = self.tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => (error.id(), panicked(&error)),
+        };
+        (self.names.remove(&id).unwrap_or_default(), outcome)
+    }
+}
+
+fn panicked(error: &JoinError) -> Outcome {
+    tracing::error!(%error, "A turn ended by panic; it will be tried again");
+    Outcome::Retry
+}
+
+/// Changes of every kind: pools, volumes and sessions depend on each other.
+struct Wakes {
+    pools: Changes,
+    volumes: Changes,
+    sessions: Changes,
+}
+
+impl Wakes {
+    fn of<S: Store>(store: &S) -> Wakes {
+        Wakes {
+            pools: store.watch::<BlockPool>(),
+            volumes: store.watch::<SplitVolume>(),
+            sessions: store.watch::<VolumeSession>(),
+        }
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            () = self.pools.changed() => {}
+            () = self.volumes.changed() => {}
+            () = self.sessions.changed() => {}
+        }
+    }
+}
+
+async fn news_after(news: Option<&Notify>, from: Instant) {
+    match news {
+        Some(news) => {
+            sleep_until(from).await;
+            news.notified().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The queue keeps the time of the runtime's clock, which tests may stop.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
