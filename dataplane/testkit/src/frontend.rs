@@ -24,7 +24,7 @@ pub use error::GuestError;
 pub use guest::Guest;
 pub use layout::{Layout, RingPlace};
 pub use memory::GuestMemory;
-pub use queue::{Done, GuestQueue, Ticket};
+pub use queue::{Done, GuestQueue, Ticket, wait_any};
 pub use request::{Op, Range, status};
 pub use ring::{Desc, DriverRing};
 pub use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;

@@ -18,3 +18,4 @@
 
 pub mod frontend;
 pub mod reference;
+pub mod workload;

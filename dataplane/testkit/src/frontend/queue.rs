@@ -3,6 +3,7 @@
 mod call;
 mod wait;
 
+pub use wait::wait_any;
 pub(super) use wait::{borrow, wait_readable};
 
 use super::error::GuestError;

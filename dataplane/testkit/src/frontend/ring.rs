@@ -79,6 +79,12 @@ impl DriverRing {
             .store_u16(self.avail_word(2 + self.slot(position)), head, Relaxed);
     }
 
+    /// The entry at a position of the available ring.
+    pub fn avail(&self, position: u16) -> u16 {
+        self.region
+            .load_u16(self.avail_word(2 + self.slot(position)), Relaxed)
+    }
+
     /// Shows everything up to `index` to the device.
     pub fn set_avail_idx(&self, index: u16) {
         self.region.store_u16(self.avail_word(1), index, Release);
@@ -110,6 +116,13 @@ impl DriverRing {
     /// Sets `used.idx`, which no honest driver does.
     pub fn set_used_idx(&self, index: u16) {
         self.region.store_u16(self.used_byte(2), index, Release);
+    }
+
+    /// Writes an element of the used ring, which no honest driver does.
+    pub fn set_used(&self, position: u16, id: u32, len: u32) {
+        let at = self.used_byte(4 + 8 * self.slot(position));
+        self.region.write(at, &id.to_le_bytes());
+        self.region.write(at + 4, &len.to_le_bytes());
     }
 
     /// Without EVENT_IDX: whether the device wants no kicks.

@@ -38,9 +38,9 @@ impl GuestQueue {
                 continue;
             }
             let (queue, what) = (self.index, format!("answer on queue {}", self.index));
-            return Err(match self.wires.ring.used_idx() == self.next_used {
-                true => GuestError::Timeout { what, after },
-                false => GuestError::LostInterrupt { queue, after },
+            return Err(match self.has_answer() {
+                false => GuestError::Timeout { what, after },
+                true => GuestError::LostInterrupt { queue, after },
             });
         }
     }
@@ -91,6 +91,16 @@ impl GuestQueue {
 
     /// Sleeps until an interrupt or the deadline; false at the deadline.
     fn sleep(&mut self, until: Instant) -> Result<bool, GuestError> {
+        if self.arm() {
+            return Ok(true);
+        }
+        let woken = wait_readable(borrow(&self.wires.call), until)?;
+        // Nobody else takes interrupts from this queue, so a readable eventfd stays readable.
+        Ok(woken && self.take_interrupt())
+    }
+
+    /// Asks for an interrupt at the next answer; true if one is there already, so do not sleep.
+    fn arm(&mut self) -> bool {
         if self.event_idx {
             self.wires.ring.set_used_event(self.next_used);
         } else {
@@ -98,17 +108,52 @@ impl GuestQueue {
         }
         // The device stores used.idx, then loads our wish; we store our wish, then load used.idx.
         fence(Ordering::SeqCst);
-        if self.wires.ring.used_idx() != self.next_used {
-            return Ok(true);
+        self.has_answer()
+    }
+
+    fn has_answer(&self) -> bool {
+        self.wires.ring.used_idx() != self.next_used
+    }
+}
+
+/// Waits until one of the queues has an answer to take; queues with nothing outstanding are not waited for.
+///
+/// # Errors
+/// As [`GuestQueue::wait_for`].
+pub fn wait_any(queues: &mut [GuestQueue], after: Duration) -> Result<(), GuestError> {
+    let until = Instant::now() + after;
+    // Bound: the deadline.
+    loop {
+        let mut ready = false;
+        for queue in queues.iter_mut() {
+            ready |= if queue.polling {
+                queue.has_answer()
+            } else {
+                queue.arm()
+            };
         }
-        let woken = wait_readable(borrow(&self.wires.call), until)?;
-        if woken {
-            self.wires
-                .call
-                .read()
-                .map_err(GuestError::io("read of the call eventfd"))?;
+        if ready {
+            return Ok(());
         }
-        Ok(woken)
+        if queues.iter().any(|queue| queue.polling) {
+            std::thread::yield_now();
+        } else if wait_readable_any(queues, until)? {
+            queues.iter().for_each(|queue| _ = queue.take_interrupt());
+            continue;
+        }
+        if Instant::now() < until {
+            continue;
+        }
+        return match queues.iter().find(|queue| queue.has_answer()) {
+            Some(queue) => Err(GuestError::LostInterrupt {
+                queue: queue.index,
+                after,
+            }),
+            None => Err(GuestError::Timeout {
+                what: "answer on any queue".to_owned(),
+                after,
+            }),
+        };
     }
 }
 
@@ -118,17 +163,28 @@ pub(in crate::frontend) fn borrow(owner: &impl AsRawFd) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
+fn wait_readable_any(queues: &[GuestQueue], until: Instant) -> Result<bool, GuestError> {
+    let mut fds: Vec<_> = queues
+        .iter()
+        .map(|queue| PollFd::from_borrowed_fd(borrow(&queue.wires.call), PollFlags::IN))
+        .collect();
+    poll_until(&mut fds, until)
+}
+
 /// Waits until a descriptor is readable; false at the deadline.
 pub(in crate::frontend) fn wait_readable(
     fd: BorrowedFd<'_>,
     until: Instant,
 ) -> Result<bool, GuestError> {
+    poll_until(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], until)
+}
+
+fn poll_until(fds: &mut [PollFd<'_>], until: Instant) -> Result<bool, GuestError> {
     // Bound: the deadline; a signal may cut a wait short.
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("a deadline fits in a timespec");
-        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(fds, Some(&timeout)) {
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(true),
             Err(rustix::io::Errno::INTR) => {}
