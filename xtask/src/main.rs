@@ -1,2 +1,45 @@
-//! Developer commands behind the Makefile.
-fn main() {}
+//! Developer commands behind the Makefile: `cargo xtask setup | test | demo | bench`.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod say;
+mod setup;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Developer commands of Holdfast.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what the guest tests and the demo need: QEMU, a guest kernel, small tools.
+    Setup,
+    /// Run every check there is: rules, format, lints, tests, guests, CSI conformance.
+    Test,
+    /// Measure the data plane against its peers.
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Test => test::run(),
+        Command::Bench => Err(anyhow::anyhow!(
+            "there is no benchmark yet; the figures in SPECIFICATION.md say which are unmeasured"
+        )),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

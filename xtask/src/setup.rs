@@ -1,0 +1,114 @@
+//! Makes a machine ready for guests: what is there stays, what is missing is installed or fetched.
+
+mod apt;
+mod sources;
+
+use crate::say::Step;
+use apt::Apt;
+use holdfast_guest::kit::{self, Kit};
+use std::path::Path;
+use std::process::Command;
+
+/// The CSI conformance suite, built from its module.
+const SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.4.0";
+/// Files of this machine, and the Debian package that brings each.
+const TOOLS: &[(&str, &str)] = &[
+    ("/usr/bin/qemu-storage-daemon", "qemu-utils"),
+    ("/sbin/mkfs.ext4", "e2fsprogs"),
+    ("/sbin/sfdisk", "fdisk"),
+];
+
+/// Does all of it; what cannot be done is an error that names the remedy.
+pub(crate) fn run() -> anyhow::Result<()> {
+    qemu()?;
+    tools()?;
+    kernel()?;
+    busybox()?;
+    sanity()?;
+    let kit = Kit::find()?;
+    let (major, minor) = kit.qemu_version;
+    let kernel = kit.kernel.file_name().unwrap_or_default().to_string_lossy();
+    println!("  ok set-up: QEMU {major}.{minor}, guest kernel {kernel}");
+    Ok(())
+}
+
+fn qemu() -> anyhow::Result<()> {
+    if kit::qemu_version().is_ok_and(|version| version >= kit::QEMU_RECONNECTS) {
+        return Ok(());
+    }
+    let step = Step::begin("install QEMU from Debian's backports");
+    let mut apt = Apt::new()?;
+    let newest = apt
+        .add_backports()
+        .and_then(|suite| apt.install(&["qemu-system-x86", "qemu-utils"], Some(&suite)));
+    match newest {
+        Ok(()) => step.done("installed"),
+        Err(why) => {
+            step.failed(&format!("{why:#}"));
+            let step = Step::begin("install this release's own QEMU instead");
+            apt.install(&["qemu-system-x86", "qemu-utils"], None)?;
+            step.done("an old QEMU may not reconnect to a server that crashed in a handshake");
+        }
+    }
+    Ok(())
+}
+
+fn tools() -> anyhow::Result<()> {
+    let missing: Vec<_> = TOOLS
+        .iter()
+        .filter(|(path, _)| !Path::new(path).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let step = Step::begin(format!("install {}", missing.join(", ")));
+    Apt::new()?.install(&missing, None)?;
+    step.done("installed");
+    Ok(())
+}
+
+fn kernel() -> anyhow::Result<()> {
+    if kit::kernel_folder().exists() {
+        return Ok(());
+    }
+    let step = Step::begin("fetch a Debian kernel for guests");
+    let mut apt = Apt::new()?;
+    let package = apt.dependency("linux-image-cloud-amd64")?;
+    apt.unpack(&package, &kit::kernel_folder())?;
+    step.done(&package);
+    Ok(())
+}
+
+fn busybox() -> anyhow::Result<()> {
+    if kit::busybox_folder().exists() {
+        return Ok(());
+    }
+    let step = Step::begin("fetch busybox for guests");
+    Apt::new()?.unpack("busybox-static", &kit::busybox_folder())?;
+    step.done("unpacked");
+    Ok(())
+}
+
+/// The conformance suite needs Go. Without Go its tests count as skipped, and say so.
+fn sanity() -> anyhow::Result<()> {
+    let folder = kit::cache().join("bin");
+    if folder.join("csi-sanity").exists() {
+        return Ok(());
+    }
+    let step = Step::begin("build csi-sanity with Go");
+    let built = Command::new("go")
+        .args(["install", SANITY])
+        .env("GOBIN", &folder)
+        .env("GOTOOLCHAIN", "local")
+        .output();
+    match built {
+        Err(_) => step.done("skipped: Go is missing; install Go 1.24 or newer to run it"),
+        Ok(output) if output.status.success() => step.done("built"),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            anyhow::bail!("go install {SANITY} failed: {}", said.trim());
+        }
+    }
+    Ok(())
+}
