@@ -58,7 +58,7 @@ impl Operations {
             result
         });
         task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "An operation ended by panic.");
+            tracing::error!(%error, "An operation ended by panic");
             Err(Status::internal(
                 "the operation failed unexpectedly; see the log",
             ))

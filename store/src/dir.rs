@@ -129,7 +129,7 @@ impl Inner {
             match read(&folder, name) {
                 Ok(object) => objects.extend(object),
                 Err(error) => {
-                    tracing::error!(%error, "A manifest cannot be read and is left out.");
+                    tracing::error!(%error, "A manifest cannot be read and is left out");
                     damaged.push(Damage { file, error });
                 }
             }
