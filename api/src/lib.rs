@@ -50,6 +50,8 @@ pub mod conditions {
     pub const READY: &str = "Ready";
     /// SplitVolume: extents are on the drive.
     pub const ALLOCATED: &str = "Allocated";
+    /// SplitVolume that was asked to grow: it has. False says why not; the volume is usable as it was.
+    pub const EXPANDED: &str = "Expanded";
     /// SplitVolume under deletion: extents are quarantined durably.
     pub const QUARANTINED: &str = "Quarantined";
     /// VolumeSession: the socket listens.

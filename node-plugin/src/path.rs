@@ -323,7 +323,7 @@ fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
 
 /// Opens a directory without following any link, as a mere handle.
 fn open_beneath(root: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let rules = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {
         match openat2(root, path.as_bytes(), flags, Mode::empty(), rules) {
@@ -357,3 +357,6 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> PathError 
         source: errno.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

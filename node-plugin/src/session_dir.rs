@@ -72,7 +72,7 @@ impl SessionDirs {
     /// The directory as a handle to mount.
     pub(crate) fn open(&self, volume: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(CWD, &self.path(volume), flags, Mode::empty())?)
+        Ok(openat(CWD, self.path(volume), flags, Mode::empty())?)
     }
 
     /// Removes the directory with all that is in it. Links in it are removed, not followed.

@@ -1,13 +1,13 @@
 //! SplitVolume: space on the drive first, status second; and given up on the drive before the object may go.
 
 use super::queue::Outcome;
-use super::trouble::{LOST, Trouble, wanted_bytes};
+use super::trouble::{IN_USE, LOST, Trouble, wanted_bytes};
 use super::work::Reconcile;
 use super::{Agent, now};
 use crate::error::NodeError;
 use holdfast_api::{
-    BlockPool, ExtentStatus, SplitVolume, SplitVolumeStatus, Verdict, VolumeSession, conditions,
-    is_true, reasons, set_condition,
+    BlockPool, ExtentStatus, SplitVolume, SplitVolumeStatus, Verdict, VolumeSession, condition,
+    conditions, is_true, reasons, set_condition,
 };
 use holdfast_dataplane::{ErrorKind, VolumeInfo};
 use holdfast_store::Store;
@@ -126,7 +126,7 @@ impl<S: Store> Agent<S> {
         if let Some(info) = &provided.info {
             mirror(status, info);
         }
-        for verdict in provided.verdicts(was_allocated(volume)) {
+        for verdict in provided.verdicts(volume) {
             set_condition(&mut status.conditions, verdict, generation, &now());
         }
         let outcome = provided.outcome();
@@ -146,7 +146,7 @@ impl<S: Store> Agent<S> {
     async fn release(&self, volume: SplitVolume, name: &str) -> Result<Outcome, NodeError> {
         if self.store().get::<VolumeSession>(name).await?.is_some() {
             let message = "the volume has a VolumeSession; unpublish and unstage it first";
-            let trouble = Trouble::waiting(super::trouble::IN_USE, message);
+            let trouble = Trouble::waiting(IN_USE, message);
             return self.refuse_release(&volume, trouble).await;
         }
         let (pool, id) = (volume.spec.pool.clone(), name.to_owned());
@@ -201,34 +201,39 @@ impl Provided {
         }
     }
 
-    /// `Allocated` once true stays true, also while the drive is away: the controller takes its False for "nothing was made".
-    /// A volume that could not grow is usable all the same; why it did not grow is the reason of `Allocated`.
-    fn verdicts(&self, was_allocated: bool) -> [Verdict<'_>; 2] {
+    /// What to say. `Allocated` once true stays as it is while the drive is away: the controller takes its False for "nothing
+    /// was made". A volume that could not grow is usable all the same, so that has a condition of its own.
+    fn verdicts(&self, stored: &SplitVolume) -> Vec<Verdict<'_>> {
         let (reason, message) = match &self.trouble {
             Some(trouble) => (trouble.reason, trouble.message.as_str()),
-            None => (reasons::OK, "extents are on the drive"),
+            None => (reasons::OK, "the volume has the size asked for"),
         };
-        let allocated = Verdict {
-            kind: conditions::ALLOCATED,
-            holds: self.info.is_some() || was_allocated,
+        let verdict = |kind, holds, reason, message| Verdict {
+            kind,
+            holds,
             reason,
             message,
         };
-        let ready = match &self.info {
-            Some(_) => Verdict {
-                kind: conditions::READY,
-                holds: true,
-                reason: reasons::OK,
-                message: "the volume can be exported",
-            },
-            None => Verdict {
-                kind: conditions::READY,
-                holds: false,
-                reason,
-                message,
-            },
-        };
-        [allocated, ready]
+        if self.info.is_none() {
+            let mut verdicts = vec![verdict(conditions::READY, false, reason, message)];
+            if !was_allocated(stored) {
+                verdicts.push(verdict(conditions::ALLOCATED, false, reason, message));
+            }
+            return verdicts;
+        }
+        let on_drive = "the extents are on the drive";
+        let mut verdicts = vec![
+            verdict(conditions::ALLOCATED, true, reasons::OK, on_drive),
+            verdict(conditions::READY, true, reasons::OK, on_drive),
+        ];
+        let known = stored.status.as_ref().map(|status| &status.conditions);
+        let refused_before =
+            known.is_some_and(|known| condition(known, conditions::EXPANDED).is_some());
+        if self.trouble.is_some() || refused_before {
+            let holds = self.trouble.is_none();
+            verdicts.push(verdict(conditions::EXPANDED, holds, reason, message));
+        }
+        verdicts
     }
 
     fn outcome(&self) -> Outcome {
