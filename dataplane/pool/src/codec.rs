@@ -15,6 +15,7 @@ const TABLE_FORMAT: u16 = 1;
 const MAGIC: &[u8; 8] = b"HFPTABLE";
 const CRC_AT: usize = 60;
 const RECORD_BYTES: usize = 24;
+const EXTENT_ENTRY_BYTES: usize = 16;
 const STATE_ALLOCATED: u8 = 1;
 const STATE_QUARANTINED: u8 = 2;
 const STATE_NEVER_ERASED: u8 = 3;
@@ -79,6 +80,19 @@ pub(crate) fn encode(table: &Table, uuid: Uuid, generation: u64) -> Vec<u8> {
     put(&mut bytes, CRC_AT, &crc.to_le_bytes());
     bytes.resize(bytes.len().next_multiple_of(WRITE_BYTES), 0);
     bytes
+}
+
+/// How long [`encode`] makes a table.
+pub(crate) fn encoded_bytes(table: &Table) -> u64 {
+    let volumes = table
+        .volumes()
+        .map(|volume| record_bytes(&volume.id, &volume.extents));
+    let pending = table.pending().map(|waiting| {
+        let id = waiting.released.as_deref().unwrap_or_default();
+        record_bytes(id, &waiting.extents)
+    });
+    let bytes = HEADER_BYTES + volumes.chain(pending).sum::<usize>();
+    bytes.next_multiple_of(WRITE_BYTES) as u64
 }
 
 /// Whether these bytes begin like a table copy.
@@ -161,6 +175,10 @@ pub(crate) fn decode(bytes: &[u8], header: &Header, data_start: u64) -> Result<T
 enum Record {
     Volume(Volume),
     Pending(Pending),
+}
+
+fn record_bytes(id: &str, extents: &[Extent]) -> usize {
+    RECORD_BYTES + id.len().next_multiple_of(8) + extents.len() * EXTENT_ENTRY_BYTES
 }
 
 fn push_record(bytes: &mut Vec<u8>, state: u8, id: &str, size_bytes: u64, extents: &[Extent]) {

@@ -4,14 +4,14 @@ use crate::bytes::first_non_zero;
 use crate::error::PoolError;
 use crate::journal;
 use crate::layout::{
-    DATA_START, MIN_DEVICE_BYTES, SUPERBLOCK_AREA, SUPERBLOCK_OFFSETS, TABLE_OFFSETS, WRITE_BYTES,
+    DATA_START, MIN_DEVICE_BYTES, SUPERBLOCK_AREA, SUPERBLOCK_OFFSETS, TABLE_OFFSETS, TAIL_BYTES,
+    WRITE_BYTES,
 };
 use crate::signature;
 use crate::superblock::{self, SUPERBLOCK_BYTES, Slot, Superblock, VERSION};
 use holdfast_bdev::BlockDevice;
 
-/// How much of a device's end is searched for what others leave there.
-const TAIL_BYTES: u64 = 128 << 10;
+const BLOCK: u64 = WRITE_BYTES as u64;
 
 /// What a device carries.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) enum Finding {
 #[derive(Debug)]
 pub(crate) struct Discovery {
     pub(crate) slots: [Slot; 2],
+    /// Where something stands between the first superblock and the tables, which we leave zero.
+    pub(crate) touched: Option<u64>,
     pub(crate) finding: Finding,
 }
 
@@ -63,18 +65,54 @@ impl Finding {
 /// Looks at a device.
 pub(crate) fn discover(device: &dyn BlockDevice) -> Result<Discovery, PoolError> {
     let size_bytes = device.info().size_bytes;
-    let first = read(device, 0, SUPERBLOCK_AREA.min(size_bytes))?;
-    let second = if size_bytes >= SUPERBLOCK_OFFSETS[1] + WRITE_BYTES as u64 {
-        read(device, SUPERBLOCK_OFFSETS[1], WRITE_BYTES as u64)?
+    let first_bytes = SUPERBLOCK_AREA.min(size_bytes);
+    let (first, second) = if size_bytes < SUPERBLOCK_OFFSETS[1] + BLOCK {
+        (read(device, 0, first_bytes)?, Ok(Vec::new()))
     } else {
-        Vec::new()
+        let second = read(device, SUPERBLOCK_OFFSETS[1], BLOCK);
+        match read(device, 0, first_bytes) {
+            Ok(first) => (first, second),
+            // One bad sector does not cost the pool; but a device that gives neither copy has failed.
+            Err(error) if second.is_err() => return Err(error),
+            Err(_) => return judge_patchy(device, &second?),
+        }
     };
-    let slots = [
-        superblock::decode(&first, 0),
-        superblock::decode(&second, 1),
-    ];
-    let finding = judge(device, &first, &slots)?;
-    Ok(Discovery { slots, finding })
+    let slots = [superblock::decode(&first, 0), decode_read(&second, 1)];
+    conclude(device, &first, slots)
+}
+
+/// The first superblock's area has bad blocks: looks at the others one by one.
+fn judge_patchy(device: &dyn BlockDevice, second: &[u8]) -> Result<Discovery, PoolError> {
+    let blocks = (0..SUPERBLOCK_AREA / BLOCK).map(|block| read(device, block * BLOCK, BLOCK));
+    let (mut first, mut slot) = (Vec::new(), None);
+    for block in blocks {
+        slot.get_or_insert_with(|| decode_read(&block, 0));
+        first.extend(block.unwrap_or_else(|_| vec![0; WRITE_BYTES]));
+    }
+    let slots = [slot.unwrap_or(Slot::Blank), superblock::decode(second, 1)];
+    conclude(device, &first, slots)
+}
+
+fn decode_read(read: &Result<Vec<u8>, PoolError>, copy: u32) -> Slot {
+    match read {
+        Ok(bytes) => superblock::decode(bytes, copy),
+        Err(error) => Slot::Damaged(error.to_string()),
+    }
+}
+
+fn conclude(
+    device: &dyn BlockDevice,
+    first: &[u8],
+    slots: [Slot; 2],
+) -> Result<Discovery, PoolError> {
+    let finding = judge(device, first, &slots)?;
+    let past = first.get(SUPERBLOCK_BYTES..).unwrap_or_default();
+    let touched = first_non_zero(past).map(|at| (SUPERBLOCK_BYTES + at) as u64);
+    Ok(Discovery {
+        slots,
+        touched,
+        finding,
+    })
 }
 
 /// Adds up what was seen. The order of the questions is the safety: a marker says that what lies beneath was given up; a
@@ -83,10 +121,7 @@ fn judge(device: &dyn BlockDevice, first: &[u8], slots: &[Slot; 2]) -> Result<Fi
     let (Slot::Valid(_) | Slot::Newer { .. }) = &slots[0] else {
         return judge_second(device, first, slots);
     };
-    // Our own sector is left out of the search: its checksum may end like a boot sector.
-    let mut around = first.to_vec();
-    around[..SUPERBLOCK_BYTES].fill(0);
-    if let Some(known) = signature::in_head(&around) {
+    if let Some(known) = signature::in_head(first) {
         return Ok(Finding::Foreign(format!(
             "{known}, written over a Holdfast pool"
         )));
@@ -122,7 +157,7 @@ fn judge_second(
     if let Some(known) = signature::in_head(first) {
         let beneath = match &slots[1] {
             Slot::Valid(pool) => format!(
-                "; beneath it lies Holdfast pool {}. If that was a mistake, `wipefs -a` the device and the pool opens again",
+                "; beneath it lies Holdfast pool {}. If that was a mistake, `wipefs -a` the device and the pool opens again; volumes that were written over stay damaged",
                 pool.uuid
             ),
             _ => String::new(),

@@ -3,7 +3,9 @@
 use crate::discovery::{Finding, check_room, discover};
 use crate::error::PoolError;
 use crate::journal::Journal;
-use crate::layout::{DATA_START, SUPERBLOCK_OFFSETS, TABLE_BYTES, TABLE_OFFSETS, WRITE_BYTES};
+use crate::layout::{
+    DATA_START, SUPERBLOCK_OFFSETS, TABLE_BYTES, TABLE_OFFSETS, WRITE_BYTES, data_end,
+};
 use crate::superblock::{IDENTITY_MAX, Superblock, VERSION, encode_marker};
 use crate::table::Table;
 use holdfast_bdev::{BdevError, BlockDevice};
@@ -21,7 +23,7 @@ pub struct FormatOptions {
     pub force: bool,
 }
 
-/// Writes a new pool: marker, head of zeros, table copies, second superblock, first superblock; each made durable before the
+/// Writes a new pool: marker, head and tail of zeros, table copies, second superblock, first superblock; each made durable before the
 /// next. Until the first superblock replaces the marker the device is "being formatted", and only formatting goes on.
 pub(crate) fn format(
     device: &dyn BlockDevice,
@@ -39,9 +41,10 @@ pub(crate) fn format(
         SUPERBLOCK_OFFSETS[0],
         &encode_marker(contents_unknown),
     )?;
-    zero_head(device)?;
+    let limit = data_end(superblock.device_bytes);
+    zero_edges(device, limit)?;
     let mut table = Table::new(DATA_START);
-    table.extend(superblock.device_bytes, !contents_unknown);
+    table.extend(limit, !contents_unknown);
     let journal = Journal::create(device, &superblock, &table)?;
     write(device, SUPERBLOCK_OFFSETS[1], &superblock.encode(1))?;
     write(device, SUPERBLOCK_OFFSETS[0], &superblock.encode(0))?;
@@ -82,11 +85,16 @@ fn new_superblock(device: &dyn BlockDevice, identity: &str) -> Result<Superblock
     })
 }
 
-/// Removes what others or an older pool left in the head, so that no later look at it finds their traces.
-fn zero_head(device: &dyn BlockDevice) -> Result<(), PoolError> {
+/// Removes what others or an older pool left outside the data area, so that no later look at it finds their traces. What they
+/// left inside is erased before anybody gets it.
+fn zero_edges(device: &dyn BlockDevice, data_end: u64) -> Result<(), PoolError> {
     let past_marker = WRITE_BYTES as u64;
     device
         .write_zeroes_at(past_marker, DATA_START - past_marker)
+        .map_err(failed)?;
+    let tail_bytes = device.info().size_bytes.saturating_sub(data_end);
+    device
+        .write_zeroes_at(data_end, tail_bytes)
         .map_err(failed)?;
     device.flush().map_err(failed)
 }

@@ -102,15 +102,14 @@ impl Journal {
         device: &dyn BlockDevice,
         table: &Table,
     ) -> Result<(), PoolError> {
-        // The generation changes no length, so a table that does not fit is refused before a number is used up.
-        let bytes = codec::encode(table, self.uuid, self.generation + 1);
-        if bytes.len() as u64 > self.room {
+        if !self.has_room(table) {
             return Err(PoolError::TableFull {
-                needed_bytes: bytes.len() as u64,
+                needed_bytes: codec::encoded_bytes(table),
                 room_bytes: self.room,
             });
         }
         self.generation += 1;
+        let bytes = codec::encode(table, self.uuid, self.generation);
         self.settled = false;
         let other = 1 - self.current;
         self.write(device, other, &bytes)
@@ -137,6 +136,11 @@ impl Journal {
             self.commit(device, table)?;
         }
         Ok(())
+    }
+
+    /// Whether a table of this length can be written.
+    pub(crate) fn has_room(&self, table: &Table) -> bool {
+        codec::encoded_bytes(table) <= self.room
     }
 
     /// Whether both copies are known to be durable and equal.
@@ -166,35 +170,37 @@ impl Journal {
     }
 }
 
-/// Reads both copies and judges each.
+/// Reads both copies and judges each. One that cannot be read is damaged; only if neither can, the device is at fault.
 pub(crate) fn read_copies(
     device: &dyn BlockDevice,
     superblock: &Superblock,
 ) -> Result<[Copy; 2], PoolError> {
-    Ok([
-        read_copy(device, superblock, 0)?,
-        read_copy(device, superblock, 1)?,
-    ])
+    let judge = |read: Result<Copy, BdevError>| {
+        read.unwrap_or_else(|error| Err(Fault::Damaged(format!("it cannot be read: {error}"))))
+    };
+    match [0, 1].map(|copy| read_copy(device, superblock, copy)) {
+        [Err(source), Err(_)] => Err(PoolError::Device {
+            action: "reading the table",
+            source,
+        }),
+        copies => Ok(copies.map(judge)),
+    }
 }
 
 fn read_copy(
     device: &dyn BlockDevice,
     superblock: &Superblock,
     copy: usize,
-) -> Result<Copy, PoolError> {
-    let failed = |source| PoolError::Device {
-        action: "reading a table copy",
-        source,
-    };
+) -> Result<Copy, BdevError> {
     let offset = superblock.table_offsets[copy];
     let mut bytes = vec![0; HEADER_BYTES];
-    device.read_at(offset, &mut bytes).map_err(failed)?;
+    device.read_at(offset, &mut bytes)?;
     let header = match codec::decode_header(&bytes, superblock.uuid, superblock.table_bytes) {
         Ok(header) => header,
         Err(fault) => return Ok(Err(fault)),
     };
     bytes.resize(HEADER_BYTES + header.payload_bytes, 0);
-    device.read_at(offset, &mut bytes).map_err(failed)?;
+    device.read_at(offset, &mut bytes)?;
     let table = codec::decode(&bytes, &header, superblock.data_start);
     Ok(table.map(|table| Stored {
         generation: header.generation,

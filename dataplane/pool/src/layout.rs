@@ -1,10 +1,10 @@
-//! Where things lie on a drive. The first six MiB are ours; everything after is cut into volumes.
+//! Where things lie on a drive. The first six MiB and the last one are ours; what lies between is cut into volumes.
 
 /// Unit and alignment of every extent, in bytes.
 pub const EXTENT_BYTES: u64 = 1 << 20;
 
-/// The smallest device that can be a pool: the head and one extent, in bytes.
-pub const MIN_DEVICE_BYTES: u64 = DATA_START + EXTENT_BYTES;
+/// The smallest device that can be a pool: the head, one extent and the tail, in bytes.
+pub const MIN_DEVICE_BYTES: u64 = DATA_START + EXTENT_BYTES + TAIL_BYTES;
 
 /// The two superblock copies. Both places are fixed for ever, so that each is found without the other.
 pub(crate) const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 5 << 20];
@@ -21,8 +21,17 @@ pub(crate) const TABLE_BYTES: u64 = 2 << 20;
 /// First byte of the data area, as `format` lays it out.
 pub(crate) const DATA_START: u64 = 6 << 20;
 
+/// The end of the device, which belongs to nobody. RAID and other formats keep their superblock there, and a host assembles
+/// what it finds: a guest that owned the last bytes could make the host claim the drive at its next boot.
+pub(crate) const TAIL_BYTES: u64 = EXTENT_BYTES;
+
 /// Metadata is written in whole blocks of this size, the largest block size a drive has.
 pub(crate) const WRITE_BYTES: usize = 4096;
+
+/// Where the data area of a device of this size ends at most.
+pub(crate) fn data_end(device_bytes: u64) -> u64 {
+    floor(device_bytes.saturating_sub(TAIL_BYTES))
+}
 
 /// Rounds down to the extent grid.
 pub(crate) fn floor(bytes: u64) -> u64 {

@@ -32,6 +32,7 @@ mod error;
 mod format;
 mod journal;
 mod layout;
+mod mend;
 mod pool;
 mod report;
 mod signature;

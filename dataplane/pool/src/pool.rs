@@ -1,12 +1,13 @@
 //! The pool: one device, its table in memory, and the rule that nothing is answered before it is durable.
 
-use crate::discovery::{Discovery, check_room, discover};
+use crate::discovery::{check_room, discover};
 use crate::error::PoolError;
 use crate::format::{self, FormatOptions};
 use crate::journal::{Journal, describe, read_copies};
-use crate::layout::SUPERBLOCK_OFFSETS;
+use crate::layout::data_end;
+use crate::mend::{mend, scars};
 use crate::report::{self, Report};
-use crate::superblock::{Slot, Superblock};
+use crate::superblock::Superblock;
 use crate::table::{Pending, Table, Volume};
 use holdfast_bdev::BlockDevice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,7 @@ impl Pool {
     /// # Errors
     /// [`Foreign`](PoolError::Foreign), [`AlreadyAPool`](PoolError::AlreadyAPool), [`Damaged`](PoolError::Damaged) or
     /// [`NewerVersion`](PoolError::NewerVersion) unless forced; [`TooSmall`](PoolError::TooSmall); device errors, after which
-    /// the device is as before or [`FormatInterrupted`](PoolError::FormatInterrupted).
+    /// the device is as before, or [`FormatInterrupted`](PoolError::FormatInterrupted), or the new pool.
     pub fn format(device: Arc<dyn BlockDevice>, options: FormatOptions) -> Result<Pool, PoolError> {
         let (superblock, journal, table) = format::format(&*device, &options)?;
         Ok(Pool::new(
@@ -65,13 +66,16 @@ impl Pool {
         ))
     }
 
-    /// Opens the pool on a device. A damaged or torn copy whose twin is whole is written again ([`mended`](Self::mended)).
+    /// Opens the pool on a device. A damaged or torn copy whose twin is whole is written again ([`mended`](Self::mended)); if it
+    /// was a superblock, all free space is erased again before use.
     ///
     /// # Errors
     /// One variant for each reason why there is no pool to open: see [`PoolError`].
     pub fn open(device: Arc<dyn BlockDevice>) -> Result<Pool, PoolError> {
-        let Discovery { slots, finding } = discover(&*device)?;
-        let superblock = finding
+        let found = discover(&*device)?;
+        let scars = scars(&found);
+        let superblock = found
+            .finding
             .into_pool()
             .map_err(|error| match check_room(&*device) {
                 Err(too_small) if matches!(error, PoolError::NotAPool) => too_small,
@@ -84,7 +88,7 @@ impl Pool {
                 copies[copy]
                     .as_ref()
                     .err()
-                    .map(|fault| format!("table copy {copy} was {}", describe(fault)))
+                    .map(|fault| format!("table copy {copy}: {}", describe(fault)))
             })
             .collect();
         let (journal, table) = Journal::choose(&superblock, copies)?;
@@ -92,13 +96,10 @@ impl Pool {
         if device.info().read_only {
             return Err(PoolError::ReadOnly);
         }
-        let mut mended = mend_superblock(&*device, &superblock, &slots)?;
         let mut state = State { table, journal };
-        if !state.journal.is_settled() {
-            // What was read may sit in a cache only. Nobody may rely on it before it is durable in both copies.
-            state.journal.settle(&*device, &state.table)?;
-            mended.extend(faults);
-        }
+        let State { table, journal } = &mut state;
+        let mut mended = mend(&*device, &superblock, journal, table, scars)?;
+        mended.extend(faults);
         for what in &mended {
             tracing::warn!(pool = %superblock.uuid, what, "Mended from the intact copy");
         }
@@ -205,9 +206,10 @@ impl Pool {
     /// The state, with space that a grown device has added. That space is erase-pending, and follows from the table and
     /// the device's size alone, so it need not be written before the next change is.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.table.extend(self.device.info().size_bytes, false);
-        state
+        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *guard;
+        adopt_growth(&*self.device, &state.journal, &mut state.table);
+        guard
     }
 
     /// Applies one change durably: on a copy, on the device, then in memory. A change that changes nothing writes nothing,
@@ -283,29 +285,15 @@ pub(crate) fn check_device(
     Ok(())
 }
 
-/// Writes a superblock copy again whose twin is whole.
-fn mend_superblock(
-    device: &dyn BlockDevice,
-    superblock: &Superblock,
-    slots: &[Slot; 2],
-) -> Result<Vec<String>, PoolError> {
-    let failed = |source| PoolError::Device {
-        action: "mending a superblock copy",
-        source,
-    };
-    let mut mended = Vec::new();
-    for (number, offset) in SUPERBLOCK_OFFSETS.into_iter().enumerate() {
-        if !matches!(slots[number], Slot::Valid(_)) {
-            let copy = u32::try_from(number).unwrap_or_default();
-            device
-                .write_at(offset, &superblock.encode(copy))
-                .map_err(failed)?;
-            device.flush().map_err(failed)?;
-            mended.push(format!(
-                "superblock copy {number} was {}",
-                report::describe_slot(&slots[number])
-            ));
+/// Takes space that the device has gained into the table, to be erased first. A table without room for one more record
+/// leaves it alone, or nothing could be deleted from it any more.
+pub(crate) fn adopt_growth(device: &dyn BlockDevice, journal: &Journal, table: &mut Table) {
+    let limit = data_end(device.info().size_bytes);
+    if limit > table.managed_end() {
+        let mut grown = table.clone();
+        grown.extend(limit, false);
+        if journal.has_room(&grown) {
+            *table = grown;
         }
     }
-    Ok(mended)
 }

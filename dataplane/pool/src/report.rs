@@ -5,7 +5,8 @@ use crate::discovery::{Finding, discover};
 use crate::error::PoolError;
 use crate::journal::{self, Copy, Journal, describe, read_copies};
 use crate::layout::SUPERBLOCK_OFFSETS;
-use crate::pool::{Usage, check_device, usage_of};
+use crate::mend::scars;
+use crate::pool::{Usage, adopt_growth, check_device, usage_of};
 use crate::superblock::{Slot, Superblock};
 use crate::table::{Pending, Table, Volume};
 use holdfast_bdev::{BlockDevice, Info};
@@ -60,6 +61,7 @@ pub struct PoolReport {
 /// Looks at a device.
 pub(crate) fn inspect(device: &dyn BlockDevice) -> Result<Report, PoolError> {
     let found = discover(device)?;
+    let scars = scars(&found);
     let mut report = Report {
         device: device.info(),
         superblocks: [0, 1].map(|copy| slot_report(&found.slots, copy)),
@@ -76,14 +78,9 @@ pub(crate) fn inspect(device: &dyn BlockDevice) -> Result<Report, PoolError> {
             return Ok(report);
         }
     };
-    for (copy, slot) in found.slots.iter().enumerate() {
-        if !matches!(slot, Slot::Valid(_)) {
-            report.notes.push(format!(
-                "superblock copy {copy} is {}; the other copy is intact, opening the pool writes it again",
-                describe_slot(slot)
-            ));
-        }
-    }
+    report.notes.extend(scars.iter().map(|scar| {
+        format!("{scar}; opening the pool writes it again, and erases all free space before use")
+    }));
     add_tables(device, &superblock, &mut report)?;
     Ok(report)
 }
@@ -134,7 +131,7 @@ fn add_pool(
         );
     }
     let managed_end = table.managed_end();
-    table.extend(device.info().size_bytes, false);
+    adopt_growth(device, journal, &mut table);
     if table.managed_end() > managed_end {
         let added = table.managed_end() - managed_end;
         report.notes.push(format!(
@@ -301,14 +298,16 @@ fn row(
     )
 }
 
-/// A size as people read it: exact, in the largest unit that divides it, or rounded below where none does.
+/// A size as people read it: in the largest unit it fills, to a tenth where it is not whole.
 fn bytes(count: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let whole = UNITS
-        .iter()
-        .find(|(_, shift)| count > 0 && count.is_multiple_of(1 << shift));
-    match whole {
-        Some((unit, shift)) => format!("{} {unit}", count >> shift),
-        None => format!("{count} B"),
+    let Some((unit, shift)) = UNITS.iter().find(|(_, shift)| count >> shift > 0) else {
+        return format!("{count} B");
+    };
+    let (whole, rest) = (count >> shift, count & ((1 << shift) - 1));
+    match rest {
+        0 => format!("{whole} {unit}"),
+        // Rounded down: space that is not there is not shown.
+        _ => format!("{whole}.{} {unit}", (u128::from(rest) * 10) >> shift),
     }
 }

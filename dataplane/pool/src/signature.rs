@@ -34,10 +34,21 @@ const HEAD: &[Magic] = &[
         4096 + 24,
         b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca",
     ),
+    (
+        "a bcachefs file system",
+        4096 + 24,
+        b"\xc6\x85\x73\xf6\x66\xce\x90\xa9",
+    ),
+    ("a Stratis pool member", 512 + 4, b"!Stra0tis\x86\xff\x02"),
+    ("a VDO volume", 0, b"dmvdo001"),
+    ("an ISO 9660 image", 32769, b"CD001"),
+    ("a squashfs image", 0, b"hsqs"),
     ("a qcow2 image", 0, b"QFI\xfb"),
+    ("a VHDX image", 0, b"vhdxfile"),
 ];
 
 const ZFS_UBERBLOCK: u64 = 0x00ba_b10c;
+const ZFS_LABEL_BYTES: usize = 256 << 10;
 const RAID: u32 = 0xa92b_4efc;
 
 /// What the first MiB shows, if it shows anything known.
@@ -52,18 +63,14 @@ pub(crate) fn in_head(head: &[u8]) -> Option<&'static str> {
     if head.len() > 1082 && u16_at(head, 1024 + 56) == 0xef53 {
         return Some("an ext2, ext3 or ext4 file system");
     }
-    // ZFS keeps a ring of uberblocks of at least 1 KiB in the second half of each 256 KiB label.
-    let zfs = (128 << 10..256 << 10)
-        .step_by(1024)
-        .any(|at| u64_at(head, at) == ZFS_UBERBLOCK);
-    if zfs {
+    if [0, ZFS_LABEL_BYTES].into_iter().any(|at| is_zfs(head, at)) {
         return Some("a ZFS pool member");
     }
     // Last, because many of the above end their first sector like a boot sector.
     mbr(head)
 }
 
-/// What the last 128 KiB of the device show: backups that outlive an overwritten head.
+/// What the last MiB of the device shows: backups that outlive an overwritten head.
 pub(crate) fn in_tail(tail: &[u8], device_bytes: u64) -> Option<&'static str> {
     let start = device_bytes - tail.len() as u64;
     let at = |offset: u64| usize::try_from(offset.checked_sub(start)?).ok();
@@ -84,7 +91,22 @@ pub(crate) fn in_tail(tail: &[u8], device_bytes: u64) -> Option<&'static str> {
         .flatten()
         .filter_map(at)
         .any(|at| u32_at(tail, at) == RAID);
-    is_raid.then_some("a member of a Linux RAID")
+    if is_raid {
+        return Some("a member of a Linux RAID");
+    }
+    let labels_end = device_bytes / ZFS_LABEL_BYTES as u64 * ZFS_LABEL_BYTES as u64;
+    let zfs = [1, 2]
+        .into_iter()
+        .filter_map(|label| at(labels_end.checked_sub(label * ZFS_LABEL_BYTES as u64)?))
+        .any(|at| is_zfs(tail, at));
+    zfs.then_some("a ZFS pool member")
+}
+
+/// Whether a ZFS label stands at `label`: a ring of uberblocks of at least 1 KiB fills its second half.
+fn is_zfs(bytes: &[u8], label: usize) -> bool {
+    (label + ZFS_LABEL_BYTES / 2..label + ZFS_LABEL_BYTES)
+        .step_by(1024)
+        .any(|at| u64_at(bytes, at) == ZFS_UBERBLOCK)
 }
 
 /// A partition table of the old kind: the boot signature and at least one plausible partition.

@@ -58,11 +58,8 @@ pub(crate) fn choose(free: &[Extent], need: u64) -> Option<Vec<Extent>> {
     let (mut chosen, mut missing) = (Vec::new(), need);
     // Bounded: every turn but the last uses up one free extent, and together they are enough.
     while missing > 0 {
-        let fit = by_size
-            .iter()
-            .find(|extent| extent.length_bytes >= missing)
-            .copied();
-        let take = match fit {
+        let tightest = by_size.partition_point(|extent| extent.length_bytes < missing);
+        let take = match by_size.get(tightest) {
             Some(fit) => extent(fit.offset_bytes, missing),
             None => by_size.pop()?,
         };

@@ -1,6 +1,7 @@
 //! The superblock: 512 bytes, written once, in two copies; and the marker that stands in its place while a format runs.
 //!
-//! 512 bytes because a drive writes a sector whole or not at all, so a superblock is never half there.
+//! 512 bytes because a drive writes a sector whole or not at all, so a superblock is never half there. Its last four bytes
+//! stay zero, so that nobody takes it for a boot sector.
 
 use crate::bytes::{all_zero, put, u16_at, u32_at, u64_at};
 use crate::layout::{EXTENT_BYTES, SUPERBLOCK_AREA, SUPERBLOCK_OFFSETS, WRITE_BYTES};
@@ -20,7 +21,7 @@ pub(crate) const IDENTITY_MAX: usize = 192;
 
 const MAGIC: &[u8; 8] = b"HOLDFAST";
 const MARKER_MAGIC: &[u8; 8] = b"HFFORMAT";
-const CRC_AT: usize = 508;
+const CRC_AT: usize = 504;
 const IDENTITY_AT: usize = 96;
 const TABLE_BYTES_MAX: u64 = 64 << 20;
 

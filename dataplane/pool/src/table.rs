@@ -92,17 +92,27 @@ impl Table {
         Ok(table)
     }
 
-    /// Takes space past the managed end into the table. Known zeros become free, anything else must be erased first.
-    pub(crate) fn extend(&mut self, device_bytes: u64, zeroed: bool) {
-        let limit = floor(device_bytes);
+    /// Takes space up to `limit` into the table. Known zeros become free, anything else must be erased first.
+    pub(crate) fn extend(&mut self, limit: u64, zeroed: bool) {
         if limit <= self.managed_end {
             return;
         }
         let added = extent(self.managed_end, limit - self.managed_end);
         self.managed_end = limit;
-        if zeroed {
-            return;
+        if !zeroed {
+            self.push_never_erased(added);
         }
+    }
+
+    /// Takes back that free space reads zeros: all of it must be erased again before anybody gets it.
+    pub(crate) fn doubt_free(&mut self) {
+        for doubted in self.free() {
+            self.push_never_erased(doubted);
+        }
+    }
+
+    fn push_never_erased(&mut self, added: Extent) {
+        let capacity = self.capacity();
         let last = self
             .pending
             .iter_mut()
@@ -114,7 +124,8 @@ impl Table {
             ..
         }) = last
         {
-            *size_bytes += added.length_bytes;
+            // Never more than there is, even if space that this record had freed comes back.
+            *size_bytes = (*size_bytes + added.length_bytes).min(capacity);
             match extents.last_mut() {
                 Some(tail) if end(tail) == added.offset_bytes => {
                     tail.length_bytes += added.length_bytes;

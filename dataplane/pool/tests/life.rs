@@ -7,11 +7,12 @@ use holdfast_pool::{EXTENT_BYTES, Extent, FormatOptions, Pool, PoolError, Volume
 use std::sync::Arc;
 
 const MIB: u64 = EXTENT_BYTES;
-/// Six MiB of head, the rest is data.
+/// Six MiB of head, then data, and one MiB of tail.
 const DATA: u64 = 6 * MIB;
+const TAIL: u64 = MIB;
 
 fn drive(data_mib: u64) -> Arc<Malloc> {
-    Arc::new(Malloc::new(DATA + data_mib * MIB, 512).unwrap())
+    Arc::new(Malloc::new(DATA + data_mib * MIB + TAIL, 512).unwrap())
 }
 
 fn pool_on(device: &Arc<Malloc>, zeroed: bool) -> Pool {
