@@ -1,0 +1,20 @@
+#!/bin/busybox sh
+# The first process of a test guest: loads drivers, then runs what the host says, line by line.
+/bin/busybox --install -s /bin
+export PATH=/bin:/sbin LD_LIBRARY_PATH=/lib
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /run
+while read -r module; do
+    insmod "/modules/$module" || echo "init: cannot load $module"
+done </modules/order
+
+# The console stays the kernel's; the second serial port is the host's way in.
+stty -F /dev/ttyS1 raw -echo
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
+echo "@ready"
+while read -r number command; do
+    sh -c "$command" </dev/null
+    printf '\n@done %s %s\n' "$number" "$?"
+done
