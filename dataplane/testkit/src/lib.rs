@@ -17,5 +17,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod frontend;
+pub mod raw;
 pub mod reference;
 pub mod workload;

@@ -142,15 +142,19 @@ impl VhostUserBackendMut for Backend {
         let Some(vring) = vrings.get(usize::from(index)) else {
             return Ok(());
         };
-        // Bound: as in `serve`; with EVENT_IDX, until asking for a kick finds nothing new.
+        let mut idle = false;
+        // Bound: as in `serve`. A ring that has something new and yields nothing twice is broken, and left alone.
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            if self.serve(vring)? {
+            let served = self.serve(vring)?;
+            if served {
                 Self::announce(vring)?;
             }
-            if !vring.enable_notification().map_err(io::Error::other)? {
+            let more = vring.enable_notification().map_err(io::Error::other)?;
+            if !more || (idle && !served) {
                 return Ok(());
             }
+            idle = !served;
         }
     }
 }
