@@ -40,6 +40,12 @@ pub(crate) fn open(path: &std::path::Path) -> Result<Uring, holdfast_bdev::BdevE
     Uring::open(path, UringOptions::default())
 }
 
+/// Somebody else changes the size of a file behind the device's back.
+pub(crate) fn resize(path: &std::path::Path, size_bytes: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(size_bytes).unwrap();
+}
+
 /// A buffer that starts `skew` bytes past a multiple of 4096.
 pub(crate) struct Skewed {
     bytes: Vec<u8>,
