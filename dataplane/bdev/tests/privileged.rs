@@ -157,6 +157,21 @@ fn block_device_is_refused_while_somebody_holds_it() {
 }
 
 #[test]
+#[ignore = "needs root for a loop device"]
+fn short_look_of_udev_at_a_block_device_is_waited_for() {
+    let device = Loop::new(16 << 20, "512");
+    let looking = std::fs::File::open(&device.device).unwrap();
+    rustix::fs::flock(&looking, rustix::fs::FlockOperation::LockShared).unwrap();
+    let thread = rustix::thread::gettid().as_raw_nonzero().get();
+    let udev = std::thread::spawn(move || {
+        wait_until_asleep(thread);
+        drop(looking);
+    });
+    open(&device.device).unwrap();
+    udev.join().unwrap();
+}
+
+#[test]
 #[ignore = "needs root to mount"]
 fn mounted_block_device_is_refused_with_its_mount_point() {
     let mount = Mount::new();

@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What was opened, and is locked.
 pub(super) struct Opened {
@@ -45,7 +46,7 @@ pub(super) fn open(path: &Path, readonly: bool) -> Result<Opened, BdevError> {
     if !direct {
         tracing::warn!(path = %path.display(), "No O_DIRECT here: data goes through the page cache");
     }
-    lock(path, &fd, &stat)?;
+    lock(path, &fd, &stat, is_device)?;
     Ok(Opened {
         fd,
         stat,
@@ -91,13 +92,27 @@ fn reopen(looked: &OwnedFd, flags: OFlags) -> Result<(OwnedFd, bool), Errno> {
 
 /// The lock belongs to the open file description: requests under way keep it after a kill, so a successor
 /// cannot overtake them.
-fn lock(path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<(), BdevError> {
-    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(busy(path, stat)),
-        Err(errno) => Err(refused(path, errno)),
+fn lock(path: &Path, fd: &OwnedFd, stat: &Stat, is_device: bool) -> Result<(), BdevError> {
+    let deadline = Instant::now()
+        + if is_device {
+            DEVICE_PATIENCE
+        } else {
+            Duration::ZERO
+        };
+    loop {
+        match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(Errno::WOULDBLOCK) => return Err(busy(path, stat)),
+            Err(errno) => return Err(refused(path, errno)),
+        }
     }
 }
+
+/// udev locks a device for a moment to look at it, whenever somebody who could write has closed it.
+const DEVICE_PATIENCE: Duration = Duration::from_millis(500);
 
 fn busy(path: &Path, stat: &Stat) -> BdevError {
     let path = path.to_owned();
