@@ -48,7 +48,9 @@ fn forced_format_over_old_pool() -> Run {
     let mut run = Run::pool();
     run.allocate("old", 3);
     run.fill("old");
-    run.format(true, true);
+    // Whoever ends what another has begun believes that the drive is blank. The marker knows better.
+    run.fail_format(true, true, 3);
+    run.format(true, false);
     run.erase(8);
     run.allocate("new", 4);
     run
@@ -183,6 +185,9 @@ fn first_table_copy_fails() -> Run {
         run.allocate("c", 2);
         run.release("c");
     }
+    run.attempt(1, |pool| pool.release("a")).unwrap_err();
+    // The answer "it is there" must be true, although the drive may say that it is gone.
+    run.allocate("a", 3);
     run.attempt(1, |pool| pool.release("a")).unwrap_err();
     run.reopen();
     run.erase(8);

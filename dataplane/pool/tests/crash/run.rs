@@ -76,8 +76,7 @@ impl Run {
         good_for: u32,
         call: impl Fn(&Pool) -> Result<T, PoolError>,
     ) -> Result<T, PoolError> {
-        let size_bytes = self.drive.info().size_bytes;
-        let twin = Pool::open(Arc::new(Drive::new(size_bytes, self.drive.image()))).unwrap();
+        let twin = self.twin();
         call(&twin).unwrap_or_else(|error| panic!("{error}"));
         self.drive.note(Event::Maybe(Found::of(&twin)));
         self.drive.fail_after(good_for);
@@ -152,10 +151,17 @@ impl Run {
 
     /// A sector rots while nobody looks, and the process starts again.
     pub(crate) fn rot(&mut self, offset: u64) {
+        let before = self.open().volumes();
         self.drive.write_at(offset, &[0x5a; 512]).unwrap();
         self.drive.flush().unwrap();
+        // From here on the drive shows what it will show when it is mended.
+        let found = Found::of(&self.twin());
+        let event = Event::Answered(found.clone(), self.tenants.clone());
+        self.drive.note(event);
         let mended = self.reopen();
         assert_eq!(mended.len(), 1, "{mended:?}");
+        assert_eq!(self.open().volumes(), before);
+        assert_eq!(Found::of(self.open()), found);
     }
 
     pub(crate) fn grow_device(&mut self, mib: u64) {
@@ -174,6 +180,12 @@ impl Run {
         let mut replay = Replay::new(name, size_bytes, image);
         replay.run(found, &self.drive.log());
         (replay.tried, replay.tried_again)
+    }
+
+    /// A copy of the drive, opened.
+    fn twin(&self) -> Pool {
+        let size_bytes = self.drive.info().size_bytes;
+        Pool::open(Arc::new(Drive::new(size_bytes, self.drive.image()))).unwrap()
     }
 
     fn open(&self) -> &Pool {
