@@ -279,3 +279,6 @@ const ZEROS_REPEAT: usize = 16;
 struct Zeros([u8; 64 << 10]);
 
 static ZEROS: Zeros = Zeros([0; 64 << 10]);
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,25 @@ pub(super) fn describe(stat: &Stat) -> String {
     }
 }
 
+/// Whether a living process holds the lock. A killed one holds it too, through requests the kernel still works on.
+pub(super) fn lives(stat: &Stat) -> bool {
+    let stat =
+        lock_owner(stat).and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    stat.is_some_and(|stat| !is_exiting(&stat))
+}
+
+/// From proc_pid_stat(5): field 3 is the state, field 9 the flags; PF_EXITING is 4. The name in field 2 may hold anything.
+fn is_exiting(stat: &str) -> bool {
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let mut fields = fields.split(' ');
+    let state = fields.next().unwrap_or("X");
+    let flags: u64 = fields
+        .nth(5)
+        .and_then(|flags| flags.parse().ok())
+        .unwrap_or(0);
+    matches!(state, "Z" | "X") || flags & 4 != 0
+}
+
 fn sysfs(number: &str) -> Option<PathBuf> {
     fs::canonicalize(format!("/sys/dev/block/{number}")).ok()
 }
@@ -62,4 +81,20 @@ fn lock_owner(stat: &Stat) -> Option<u32> {
             _ => None,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_exiting;
+
+    #[test]
+    fn killed_process_is_not_taken_for_a_living_one() {
+        let living = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0";
+        let dying = "7 (holdfast) D 1 7 7 0 -1 4194564 100 0 0 0";
+        let dead = "7 (holdfast) Z 1 7 7 0 -1 4194560 100 0 0 0";
+        assert_eq!(
+            [living, dying, dead, ""].map(is_exiting),
+            [false, true, true, true]
+        );
+    }
 }

@@ -46,7 +46,7 @@ pub(super) fn open(path: &Path, readonly: bool) -> Result<Opened, BdevError> {
     if !direct {
         tracing::warn!(path = %path.display(), "No O_DIRECT here: data goes through the page cache");
     }
-    lock(path, &fd, &stat, is_device)?;
+    lock(path, &fd, &stat)?;
     Ok(Opened {
         fd,
         stat,
@@ -91,28 +91,28 @@ fn reopen(looked: &OwnedFd, flags: OFlags) -> Result<(OwnedFd, bool), Errno> {
 }
 
 /// The lock belongs to the open file description: requests under way keep it after a kill, so a successor
-/// cannot overtake them.
-fn lock(path: &Path, fd: &OwnedFd, stat: &Stat, is_device: bool) -> Result<(), BdevError> {
-    let deadline = Instant::now()
-        + if is_device {
-            DEVICE_PATIENCE
-        } else {
-            Duration::ZERO
-        };
+/// cannot overtake them. It waits for them here.
+fn lock(path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<(), BdevError> {
+    let start = Instant::now();
     loop {
         match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            Err(Errno::WOULDBLOCK) if start.elapsed() < LIVING_PATIENCE => {}
+            Err(Errno::WOULDBLOCK) if start.elapsed() < DEAD_PATIENCE && !holder::lives(stat) => {}
             Err(Errno::WOULDBLOCK) => return Err(busy(path, stat)),
             Err(errno) => return Err(refused(path, errno)),
         }
+        std::thread::sleep(RETRY);
     }
 }
 
-/// udev locks a device for a moment to look at it, whenever somebody who could write has closed it.
-const DEVICE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a living holder is waited for: udev locks a device for a moment to look at it, whenever somebody who could
+/// write has closed it.
+const LIVING_PATIENCE: Duration = Duration::from_millis(500);
+/// How long requests of a dead holder are waited for; the kernel gives up on a drive before that.
+const DEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Short, for guests are waiting.
+const RETRY: Duration = Duration::from_millis(1);
 
 fn busy(path: &Path, stat: &Stat) -> BdevError {
     let path = path.to_owned();
