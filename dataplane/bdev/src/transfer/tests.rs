@@ -24,9 +24,10 @@ fn iovec(bytes: &mut [u8]) -> libc::iovec {
 fn buffers(span: Span) -> Vec<libc::iovec> {
     match span {
         Span::One(part) => vec![part],
-        // SAFETY: the transfer has just named this array.
         Span::Many(iov, count) => {
-            unsafe { std::slice::from_raw_parts(iov, count as usize) }.to_vec()
+            // SAFETY: the transfer has just named this array.
+            let array = unsafe { std::slice::from_raw_parts(iov, count as usize) };
+            array.to_vec()
         }
     }
 }

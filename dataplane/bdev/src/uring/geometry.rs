@@ -110,13 +110,14 @@ fn direct_align(opened: &Opened) -> Option<Align> {
     (usable(align.address) && usable(align.offset)).then_some(align)
 }
 
-/// Old kernels do not tell: the smallest read that succeeds decides.
+/// Old kernels do not tell, nor do file systems that take everything: the smallest read that succeeds, to an
+/// address that is a multiple of nothing larger, decides.
 fn try_align(opened: &Opened) -> Option<Align> {
     let mut buffer = Buffer::new();
-    [512, BLOCK_MAX].into_iter().find_map(|align| {
-        let bytes = &mut buffer.bytes()[..align as usize];
-        let read = rustix::io::pread(&opened.fd, bytes, u64::from(align));
-        read.ok().map(|_| Align {
+    [1, BLOCK_MIN, BLOCK_MAX].into_iter().find_map(|align| {
+        let len = align as usize;
+        let read = rustix::io::pread(&opened.fd, &mut buffer.bytes()[len..2 * len], 0);
+        (read == Ok(len)).then_some(Align {
             address: align,
             offset: align,
         })
