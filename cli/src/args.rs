@@ -1,8 +1,8 @@
 //! The command line: one subcommand, one file.
 
 use crate::logging::LogFormat;
-use crate::{logging, serve};
-use clap::{Parser, Subcommand};
+use crate::{crds, csi, logging, pool, serve, standalone};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Storage for virtual machines that holds fast while everything behind it changes.
 #[derive(Debug, Parser)]
@@ -17,15 +17,37 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve controller and node on one CSI socket, with the state in a directory: no cluster needed.
+    Standalone(standalone::Args),
     /// Serve one device on one socket, nothing else.
     Serve(serve::Args),
+    /// Call a CSI endpoint.
+    Csi(csi::Args),
+    /// Look at pools.
+    Pool(pool::Args),
+    /// Print the definitions of the custom resources.
+    Crds,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people and simple scripts.
+    #[default]
+    Text,
+    /// One JSON value.
+    Json,
 }
 
 impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         logging::start(self.log);
         match self.command {
+            Command::Standalone(args) => standalone::run(args),
             Command::Serve(args) => serve::run(args),
+            Command::Csi(args) => csi::run(args),
+            Command::Pool(args) => pool::run(args),
+            Command::Crds => crds::run(),
         }
     }
 }

@@ -4,9 +4,13 @@
 
 mod args;
 mod cpus;
+mod crds;
+mod csi;
 mod logging;
+mod pool;
 mod serve;
 mod signals;
+mod standalone;
 
 use clap::Parser;
 use std::process::ExitCode;

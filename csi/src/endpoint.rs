@@ -47,22 +47,30 @@ pub enum EndpointError {
         path: PathBuf,
     },
     /// The file system or socket layer refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// On which path.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
+    },
+    /// Nobody answers.
+    #[error("nobody serves {}: {cause}; is the driver running?", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// Why it failed.
+        cause: String,
     },
     /// Serving ended early.
-    #[error("serving {} failed: {source}", path.display())]
+    #[error("serving {} failed: {cause}", path.display())]
     Serve {
         /// The socket.
         path: PathBuf,
         /// Why it failed.
-        source: tonic::transport::Error,
+        cause: String,
     },
 }
 
@@ -141,7 +149,10 @@ impl BoundEndpoint {
         if identity(&path).is_ok_and(|now| now == ours) {
             let _ = fs::remove_file(&path);
         }
-        result.map_err(|source| EndpointError::Serve { path, source })
+        result.map_err(|error| EndpointError::Serve {
+            path,
+            cause: root(&error),
+        })
     }
 }
 
@@ -185,11 +196,20 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
+/// The innermost cause: the layers of the transport around it say nothing more.
+pub(crate) fn root(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EndpointError {
     let path = path.to_owned();
-    move |source| EndpointError::Io {
+    move |cause| EndpointError::Io {
         action,
         path,
-        source,
+        cause,
     }
 }

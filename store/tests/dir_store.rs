@@ -5,6 +5,7 @@ mod conformance;
 
 use holdfast_api::{SplitVolume, SplitVolumeSpec, quantity};
 use holdfast_store::{DirStore, Store, StoreError};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -222,14 +223,11 @@ async fn file_is_whole_at_every_moment_of_a_write() {
     assert_eq!(watcher.join().unwrap(), 0, "torn files seen");
 }
 
-/// Set in the child process that writes until it is killed.
+/// Set in the child process, which writes until it is killed.
 const VICTIM_DIR: &str = "HOLDFAST_STORE_VICTIM";
 
-#[tokio::test]
-#[ignore = "no test of its own: the process that the kill test starts"]
-async fn victim_of_the_kill_test() {
-    let store = DirStore::open(std::env::var_os(VICTIM_DIR).unwrap()).unwrap();
-    println!("opened");
+async fn write_until_killed(dir: OsString) {
+    let store = DirStore::open(dir).unwrap();
     for round in 1_u64.. {
         let mut volume: SplitVolume = store.get("a").await.unwrap().unwrap();
         volume.spec.size = quantity(round << 20);
@@ -240,13 +238,9 @@ async fn victim_of_the_kill_test() {
 }
 
 fn start_victim(dir: &TempDir) -> Child {
+    let this_test = "kill_while_writing_leaves_old_or_new_and_frees_the_lock";
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            "victim_of_the_kill_test",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args([this_test, "--exact", "--nocapture"])
         .env(VICTIM_DIR, dir.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -256,6 +250,9 @@ fn start_victim(dir: &TempDir) -> Child {
 #[tokio::test]
 async fn kill_while_writing_leaves_old_or_new_and_frees_the_lock() {
     const KILLS: usize = 20;
+    if let Some(dir) = std::env::var_os(VICTIM_DIR) {
+        return write_until_killed(dir).await;
+    }
     let dir = TempDir::new().unwrap();
     {
         let store = DirStore::open(dir.path()).unwrap();

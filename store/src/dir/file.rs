@@ -51,7 +51,7 @@ impl Folder {
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
                 dir: self.dir.clone(),
             }),
-            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+            Err(TryLockError::Error(cause)) => Err(failed("lock", &path)(cause)),
         }
     }
 
@@ -132,9 +132,9 @@ fn sync(dir: &Path) -> Result<(), StoreError> {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io {
+    move |cause| StoreError::Io {
         action,
         path,
-        source,
+        cause,
     }
 }
