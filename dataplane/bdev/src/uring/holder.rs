@@ -53,7 +53,7 @@ fn is_exiting(stat: &str) -> bool {
         .nth(5)
         .and_then(|flags| flags.parse().ok())
         .unwrap_or(0);
-    matches!(state, "Z" | "X") || flags & 4 != 0
+    matches!(state, "" | "Z" | "X") || flags & 4 != 0
 }
 
 fn sysfs(number: &str) -> Option<PathBuf> {
