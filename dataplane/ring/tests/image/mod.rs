@@ -261,7 +261,12 @@ impl Image {
             1 => round.jump = random.random_range(1..=size),
             2 => {
                 if let Some(head) = pick(random, &mut round.heads) {
-                    *head = random.random_range(size..=u16::MAX);
+                    // The first index that is too large is the likeliest to slip through.
+                    *head = if random.random() {
+                        size
+                    } else {
+                        random.random_range(size..)
+                    };
                 }
             }
             3 => {
@@ -302,7 +307,7 @@ fn pick<'a, T>(random: &mut SmallRng, list: &'a mut [T]) -> Option<&'a mut T> {
 }
 
 fn spoil_desc(random: &mut SmallRng, desc: &mut Desc, size: u16) {
-    match random.random_range(0..12) {
+    match random.random_range(0..13) {
         0 => desc.0 = random.random_range(HOLE..FAR),
         1 => desc.0 = u64::MAX - random.random_range(0..64),
         2 => desc.0 = END - random.random_range(0..16),
@@ -313,7 +318,8 @@ fn spoil_desc(random: &mut SmallRng, desc: &mut Desc, size: u16) {
         7 => desc.2 ^= NEXT,
         8 => (desc.2, desc.3) = (desc.2 | NEXT, random.random_range(0..size)),
         9 => (desc.2, desc.3) = (desc.2 | NEXT, random.random()),
-        10 => desc.1 = desc.1.wrapping_add(random.random_range(1..32)),
+        10 => (desc.2, desc.3) = (desc.2 | NEXT, size),
+        11 => desc.1 = desc.1.wrapping_add(random.random_range(1..32)),
         _ => {
             let [addr, rest]: [u64; 2] = random.random();
             *desc = Desc(addr, rest as u32, (rest >> 32) as u16, (rest >> 48) as u16);
