@@ -265,7 +265,7 @@ impl Image {
                     *head = if random.random() {
                         size
                     } else {
-                        random.random_range(size..)
+                        random.random_range(size..=u16::MAX)
                     };
                 }
             }
