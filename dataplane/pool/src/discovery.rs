@@ -43,7 +43,7 @@ pub(crate) struct Discovery {
 }
 
 impl Finding {
-    /// The superblock, or why there is no pool to open.
+    /// The superblock, or why there is none.
     pub(crate) fn into_pool(self) -> Result<Superblock, PoolError> {
         match self {
             Finding::Pool(superblock) => Ok(superblock),
@@ -58,6 +58,16 @@ impl Finding {
                 ),
                 ours: format!("{}.{}", VERSION.0, VERSION.1),
             }),
+        }
+    }
+}
+
+impl Discovery {
+    /// The superblock, or why there is no pool to open.
+    pub(crate) fn into_pool(self, device: &dyn BlockDevice) -> Result<Superblock, PoolError> {
+        match self.finding {
+            Finding::Blank => Err(check_room(device).err().unwrap_or(PoolError::NotAPool)),
+            other => other.into_pool(),
         }
     }
 }

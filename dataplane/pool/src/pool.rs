@@ -1,6 +1,6 @@
 //! The pool: one device, its table in memory, and the rule that nothing is answered before it is durable.
 
-use crate::discovery::{check_room, discover};
+use crate::discovery::discover;
 use crate::error::PoolError;
 use crate::format::{self, FormatOptions};
 use crate::journal::{Journal, describe, read_copies};
@@ -74,13 +74,7 @@ impl Pool {
     pub fn open(device: Arc<dyn BlockDevice>) -> Result<Pool, PoolError> {
         let found = discover(&*device)?;
         let scars = scars(&found);
-        let superblock = found
-            .finding
-            .into_pool()
-            .map_err(|error| match check_room(&*device) {
-                Err(too_small) if matches!(error, PoolError::NotAPool) => too_small,
-                _ => error,
-            })?;
+        let superblock = found.into_pool(&*device)?;
         check_device(&*device, &superblock, superblock.device_bytes)?;
         let copies = read_copies(&*device, &superblock)?;
         let faults: Vec<String> = (0..2)
@@ -297,3 +291,6 @@ pub(crate) fn adopt_growth(device: &dyn BlockDevice, journal: &Journal, table: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What `holdfast pool inspect` shows: both copies of everything, what is wrong, and what to do. Changes nothing.
 
 use crate::codec::Fault;
-use crate::discovery::{Finding, discover};
+use crate::discovery::discover;
 use crate::error::PoolError;
 use crate::journal::{self, Copy, Journal, describe, read_copies};
 use crate::layout::SUPERBLOCK_OFFSETS;
@@ -69,12 +69,10 @@ pub(crate) fn inspect(device: &dyn BlockDevice) -> Result<Report, PoolError> {
         pool: None,
         notes: Vec::new(),
     };
-    let superblock = match found.finding {
-        Finding::Pool(superblock) => superblock,
-        other => {
-            report
-                .notes
-                .extend(other.into_pool().err().map(|error| error.to_string()));
+    let superblock = match found.into_pool(device) {
+        Ok(superblock) => superblock,
+        Err(error) => {
+            report.notes.push(error.to_string());
             return Ok(report);
         }
     };

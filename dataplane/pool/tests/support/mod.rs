@@ -2,9 +2,10 @@
 
 #![allow(dead_code)] // Each test file uses its part.
 
-use holdfast_bdev::{BlockDevice, Malloc};
+use holdfast_bdev::{BdevError, BlockDevice, Driver, Info, IoChannel, Malloc};
 use holdfast_pool::{EXTENT_BYTES, FormatOptions, Pool, PoolError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const MIB: u64 = EXTENT_BYTES;
 /// Six MiB of head, sixteen of data, one of tail.
@@ -40,8 +41,9 @@ pub(crate) fn ends(drive: &dyn BlockDevice) -> Vec<u8> {
     let mut bytes = vec![0; 8 << 20];
     let len = bytes.len().min(usize::try_from(size).unwrap());
     drive.read_at(0, &mut bytes[..len]).unwrap();
-    let mut tail = vec![0; 1 << 20];
-    drive.read_at(size.saturating_sub(MIB), &mut tail).unwrap();
+    let mut tail = vec![0; len.min(1 << 20)];
+    let at = size - tail.len() as u64;
+    drive.read_at(at, &mut tail).unwrap();
     bytes.extend(tail);
     bytes
 }
@@ -59,4 +61,55 @@ pub(crate) fn refused(drive: &Arc<Malloc>) -> String {
     assert!(report.pool.is_none());
     assert!(ends(&**drive) == before, "something was written");
     open
+}
+
+/// A drive that says "zeroed" and does nothing, and on demand says "written" and does nothing to data.
+#[derive(Debug)]
+pub(crate) struct Liar {
+    drive: Arc<Malloc>,
+    lies_about_writes: AtomicBool,
+}
+
+impl Liar {
+    pub(crate) fn new(drive: Arc<Malloc>) -> Liar {
+        let lies_about_writes = AtomicBool::new(false);
+        Liar {
+            drive,
+            lies_about_writes,
+        }
+    }
+
+    pub(crate) fn lie_about_writes(&self, lies: bool) {
+        self.lies_about_writes.store(lies, Ordering::Relaxed);
+    }
+}
+
+impl BlockDevice for Liar {
+    fn info(&self) -> Info {
+        self.drive.info()
+    }
+
+    fn open_channel(&self, driver: &mut Driver) -> Result<Box<dyn IoChannel>, BdevError> {
+        self.drive.open_channel(driver)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), BdevError> {
+        self.drive.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), BdevError> {
+        let lies = self.lies_about_writes.load(Ordering::Relaxed);
+        if lies && offset >= 6 * MIB {
+            return Ok(());
+        }
+        self.drive.write_at(offset, buf)
+    }
+
+    fn write_zeroes_at(&self, _offset: u64, _len: u64) -> Result<(), BdevError> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), BdevError> {
+        self.drive.flush()
+    }
 }
