@@ -59,13 +59,12 @@ impl Backend {
             ])
             .stdout(Stdio::piped());
         let mut process = Process::start("qemu-storage-daemon", &mut command)?;
-        let stdout = process.take_stdout().context("standard output is a pipe")?;
-        let greeting = Transcript::of("qemu-storage-daemon", stdout);
+        let greeting = Transcript::of("qemu-storage-daemon", process.stdout()?);
         greeting.wait_for(0, "QMP", Instant::now() + LISTENS_WITHIN)?;
         Ok(Backend { process })
     }
 
-    /// The server's process.
+    /// The server's process: to be killed, or asked to end.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -86,12 +86,11 @@ impl Guest {
     pub fn boot(spec: &GuestSpec) -> anyhow::Result<Guest> {
         let (kit, folder) = (Kit::find()?, tempfile::tempdir()?);
         init::write(&kit, &folder.path().join("initramfs"))?;
-        let [console, agent, control] = ["console", "agent", "control"]
-            .map(|name| UnixListener::bind(folder.path().join(name)));
-        let (console, agent, control) = (console?, agent?, control?);
+        let agent = UnixListener::bind(folder.path().join("agent"))?;
+        let control = UnixListener::bind(folder.path().join("control"))?;
         let mut process = Process::start("QEMU", &mut command(&kit, spec, folder.path()))?;
         let by = Instant::now() + BOOT_WITHIN;
-        let console = Transcript::of("guest's console", process.accept(&console, by)?);
+        let console = Transcript::of("guest's console", process.stdout()?);
         let agent = Agent::new(process.accept(&agent, by)?)?;
         let qmp = Qmp::new(process.accept(&control, by)?)?;
         let mut guest = Guest {
@@ -237,12 +236,26 @@ fn command(kit: &Kit, spec: &GuestSpec, folder: &Path) -> Command {
         .arg(&kit.kernel)
         .args(["-initrd", &path("initramfs")])
         .args(["-append", "console=ttyS0 loglevel=6 panic=0"]);
-    for name in ["console", "agent", "control"] {
+    for name in ["agent", "control"] {
         let socket = path(name);
         command.args(["-chardev", &format!("socket,id={name},path={socket}")]);
     }
-    command.args(["-serial", "chardev:console", "-serial", "chardev:agent"]);
-    command.args(["-mon", "chardev=control,mode=control"]);
+    // A socket takes few single bytes before the serial port drops some; a pipe takes all.
+    command
+        .args([
+            "-chardev",
+            "stdio,id=console,signal=off",
+            "-serial",
+            "chardev:console",
+        ])
+        .args([
+            "-device",
+            "virtio-serial-pci",
+            "-device",
+            "virtserialport,chardev=agent",
+        ])
+        .args(["-mon", "chardev=control,mode=control"])
+        .stdout(Stdio::piped());
     for (number, disk) in spec.disks.iter().enumerate() {
         add_disk(&mut command, kit, disk, number);
     }

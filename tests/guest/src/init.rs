@@ -18,6 +18,7 @@ const MODULES: &[&str] = &[
     "drivers/virtio/virtio_pci_modern_dev.ko",
     "drivers/virtio/virtio_pci.ko",
     "drivers/block/virtio_blk.ko",
+    "drivers/char/virtio_console.ko",
 ];
 const FOLDERS: &[&str] = &[
     "bin", "sbin", "lib", "lib64", "proc", "sys", "dev", "run", "modules", "mnt", "etc", "tmp",

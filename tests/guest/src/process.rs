@@ -5,7 +5,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Transcript;
@@ -50,9 +50,13 @@ impl Process {
         self.child.id()
     }
 
-    /// Takes what it says on standard output, if that was asked to be a pipe.
-    pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
-        self.child.stdout.take()
+    /// Its standard output, once, if that was asked to be a pipe.
+    ///
+    /// # Errors
+    /// If it is no pipe, or was taken before.
+    pub fn stdout(&mut self) -> anyhow::Result<ChildStdout> {
+        let stdout = self.child.stdout.take();
+        stdout.with_context(|| format!("standard output of {} is not ours", self.name))
     }
 
     /// Kills it as a crash would: no chance to say goodbye.

@@ -10,9 +10,11 @@ while read -r module; do
     insmod "/modules/$module" || echo "init: cannot load $module"
 done </modules/order
 
-# The console stays the kernel's; the second serial port is the host's way in.
-stty -F /dev/ttyS1 raw -echo
-exec </dev/ttyS1 >/dev/ttyS1 2>&1
+# The console stays the kernel's; a port of its own is the host's way in.
+until [ -e /dev/vport0p1 ]; do
+    usleep 10000
+done
+exec <>/dev/vport0p1 >&0 2>&0
 echo "@ready"
 while read -r number command; do
     sh -c "$command" </dev/null
