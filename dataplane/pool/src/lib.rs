@@ -27,6 +27,8 @@
 mod bytes;
 mod codec;
 mod discovery;
+#[cfg(test)]
+mod document;
 mod erase;
 mod error;
 mod format;

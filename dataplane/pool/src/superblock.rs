@@ -23,7 +23,7 @@ const MAGIC: &[u8; 8] = b"HOLDFAST";
 const MARKER_MAGIC: &[u8; 8] = b"HFFORMAT";
 const CRC_AT: usize = 504;
 const IDENTITY_AT: usize = 96;
-const TABLE_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const TABLE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a pool says about itself. Never changes after format.
 #[derive(Clone, Debug, PartialEq, Eq)]
