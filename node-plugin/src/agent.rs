@@ -76,7 +76,11 @@ struct Shared<S> {
     config: AgentConfig,
     dirs: SessionDirs,
     ready: watch::Sender<bool>,
+    /// Rings when the engine used or freed space.
     pool_news: Arc<Notify>,
+    /// Rings when a pool was opened, closed or lost.
+    volume_news: Notify,
+    /// Rings when a front end has come or gone.
     session_news: Notify,
 }
 
@@ -98,6 +102,7 @@ impl<S: Store> Agent<S> {
             dirs,
             ready: watch::channel(false).0,
             pool_news,
+            volume_news: Notify::new(),
             session_news: Notify::new(),
         };
         Ok(Agent {
@@ -170,7 +175,11 @@ impl<S: Store> Agent<S> {
 pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(call).await {
         Ok(result) => result,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // It never began, because the runtime is going down; so does the caller.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

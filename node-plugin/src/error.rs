@@ -59,6 +59,14 @@ pub enum NodeError {
         /// The volume.
         id: String,
     },
+    /// Others write the session all the time.
+    #[error(
+        "the session of volume {id:?} is written by others without a pause; repeat the call later"
+    )]
+    BeingWritten {
+        /// The volume.
+        id: String,
+    },
     /// Staged, but with other arguments.
     #[error("volume {id:?} is staged already as {there}; unstage it first")]
     StagedDifferently {
@@ -180,7 +188,7 @@ impl NodeError {
             | NodeError::StillPublished { .. }
             | NodeError::NotExpanded { .. } => Code::FailedPrecondition,
             NodeError::TooLarge { .. } => Code::OutOfRange,
-            NodeError::BeingUnstaged { .. } => Code::Aborted,
+            NodeError::BeingUnstaged { .. } | NodeError::BeingWritten { .. } => Code::Aborted,
             NodeError::TimedOut { .. } => Code::DeadlineExceeded,
             NodeError::Path(PathError::Invalid { .. }) => Code::InvalidArgument,
             NodeError::Path(PathError::Occupied { .. }) => Code::FailedPrecondition,

@@ -123,6 +123,22 @@ impl Targets {
         })
     }
 
+    /// Whether `target` could show the directory `source`, or does already. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Targets::publish), as far as they can be foreseen.
+    pub(crate) fn check(
+        &self,
+        source: BorrowedFd<'_>,
+        target: &TargetPath,
+    ) -> Result<(), PathError> {
+        let place = self.place(target)?;
+        match place.open()? {
+            Some(spot) => place.is_vacant(&spot, source).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Makes `target` show the directory `source`, and nothing more if it does already.
     ///
     /// # Errors
@@ -132,25 +148,16 @@ impl Targets {
         source: BorrowedFd<'_>,
         target: &TargetPath,
     ) -> Result<(), PathError> {
-        let place = self.resolve(target)?.ok_or_else(|| PathError::Io {
-            action: "find the directory that shall hold",
-            path: target.text(),
-            source: Errno::NOENT.into(),
-        })?;
+        let place = self.place(target)?;
         match mkdirat(&place.parent, &place.name, TARGET_MODE) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed("make", &target.0)(errno)),
+            Err(errno) => return Err(place.io("make")(errno)),
         }
         let spot = place
             .open()?
             .ok_or_else(|| place.io("open")(Errno::NOENT))?;
-        match mounted(spot.as_fd(), Some(source)).map_err(place.io("look at"))? {
-            Mounted::Ours => return Ok(()),
-            Mounted::Foreign => return Err(place.occupied("where something else is mounted")),
-            Mounted::Nothing if !is_empty(&spot).map_err(place.io("read"))? => {
-                return Err(place.occupied("a directory with files in it"));
-            }
-            Mounted::Nothing => {}
+        if !place.is_vacant(&spot, source)? {
+            return Ok(());
         }
         let clone = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -214,6 +221,15 @@ impl Targets {
         Ok(matches!(found, Mounted::Ours))
     }
 
+    /// The target in its directory, which must be there.
+    fn place(&self, target: &TargetPath) -> Result<Place, PathError> {
+        self.resolve(target)?.ok_or_else(|| PathError::Io {
+            action: "find the directory that shall hold",
+            path: target.text(),
+            source: Errno::NOENT.into(),
+        })
+    }
+
     /// Opens the directory that holds the target; none if it is not there.
     fn resolve(&self, target: &TargetPath) -> Result<Option<Place>, PathError> {
         let outside = || PathError::Invalid {
@@ -254,6 +270,16 @@ impl Place {
             Ok(spot) => Ok(Some(spot)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(explain(&self.path, errno)),
+        }
+    }
+
+    /// True if nothing is in the way, false if the volume is there already.
+    fn is_vacant(&self, spot: &OwnedFd, source: BorrowedFd<'_>) -> Result<bool, PathError> {
+        match mounted(spot.as_fd(), Some(source)).map_err(self.io("look at"))? {
+            Mounted::Ours => Ok(false),
+            Mounted::Foreign => Err(self.occupied("where something else is mounted")),
+            Mounted::Nothing if is_empty(spot).map_err(self.io("read"))? => Ok(true),
+            Mounted::Nothing => Err(self.occupied("a directory with files in it")),
         }
     }
 

@@ -30,8 +30,8 @@ impl Reconcile for BlockPool {
         }
     }
 
-    fn news<S>(agent: &Agent<S>) -> Option<&Notify> {
-        Some(&agent.shared.pool_news)
+    fn news<S>(agent: &Agent<S>) -> &Notify {
+        &agent.shared.pool_news
     }
 }
 
@@ -72,6 +72,7 @@ impl<S: Store> Agent<S> {
         };
         if set_condition(&mut status.conditions, verdict, generation, &now()) {
             log(name, holds, reason, &message);
+            self.shared.volume_news.notify_one();
         }
         self.write_status(&pool, wanted).await?;
         Ok(outcome)
@@ -98,7 +99,10 @@ impl<S: Store> Agent<S> {
     async fn close_pool(&self, name: &str) -> Result<Outcome, NodeError> {
         let pool = name.to_owned();
         match self.engine(move |engine| engine.close_pool(&pool)).await {
-            Ok(()) => tracing::info!(pool = name, "Closed a pool that has no BlockPool any more"),
+            Ok(()) => {
+                tracing::info!(pool = name, "Closed a pool that has no BlockPool any more");
+                self.shared.volume_news.notify_one();
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error @ EngineError::Busy { .. }) => {
                 tracing::warn!(pool = name, %error, "A BlockPool is gone and its pool in use");

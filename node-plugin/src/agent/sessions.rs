@@ -34,8 +34,8 @@ impl Reconcile for VolumeSession {
         agent.write_session(&session, exported).await
     }
 
-    fn news<S>(agent: &Agent<S>) -> Option<&Notify> {
-        Some(&agent.shared.session_news)
+    fn news<S>(agent: &Agent<S>) -> &Notify {
+        &agent.shared.session_news
     }
 }
 

@@ -34,8 +34,8 @@ impl Reconcile for SplitVolume {
         agent.write_volume(&volume, provided).await
     }
 
-    fn news<S>(_: &Agent<S>) -> Option<&Notify> {
-        None
+    fn news<S>(agent: &Agent<S>) -> &Notify {
+        &agent.shared.volume_news
     }
 }
 

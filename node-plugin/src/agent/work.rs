@@ -30,8 +30,8 @@ pub(super) trait Reconcile: Object {
         name: &str,
     ) -> impl Future<Output = Result<Outcome, NodeError>> + Send;
 
-    /// Rings when the engine has news about this kind.
-    fn news<S>(agent: &Agent<S>) -> Option<&Notify>;
+    /// Rings when something happened to these objects that their store does not tell.
+    fn news<S>(agent: &Agent<S>) -> &Notify;
 }
 
 impl<S: Store> Agent<S> {
@@ -186,14 +186,9 @@ impl Wakes {
     }
 }
 
-async fn news_after(news: Option<&Notify>, from: Instant) {
-    match news {
-        Some(news) => {
-            sleep_until(from).await;
-            news.notified().await;
-        }
-        None => std::future::pending().await,
-    }
+async fn news_after(news: &Notify, from: Instant) {
+    sleep_until(from).await;
+    news.notified().await;
 }
 
 async fn until(due: Option<std::time::Instant>) {

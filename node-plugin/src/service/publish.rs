@@ -7,13 +7,13 @@
 use super::NodeService;
 use crate::agent::blocking;
 use crate::error::NodeError;
-use crate::path::TargetPath;
-use holdfast_api::{PublishedTarget, VolumeSession};
+use crate::path::{PathError, TargetPath, Targets};
+use holdfast_api::{PublishedTarget, VolumeSession, VolumeSessionSpec};
 use holdfast_csi::Access;
 use holdfast_proto::csi::v1 as csi;
 use holdfast_store::Store;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Where kubelet names the pod, with `podInfoOnMount`.
@@ -36,13 +36,13 @@ impl<S: Store> NodeService<S> {
             access_mode: access.name().to_owned(),
             pod_uid: pod_uid(&call.volume_context),
         };
-        if !is_recorded(&session, &wanted, access)? {
-            self.record(session, wanted).await?;
-        }
         self.wait_exported(id).await?;
-        let (targets, source) = (Arc::clone(&self.targets), self.session_dir(id).await?);
-        blocking(move || targets.publish(source.as_fd(), &path)).await?;
-        Ok(())
+        self.at_target(id, &path, Targets::check).await?;
+        if !is_recorded(&session, &wanted, access)? {
+            self.record(id, wanted).await?;
+            self.wait_exported(id).await?;
+        }
+        self.at_target(id, &path, Targets::publish).await
     }
 
     pub(super) async fn unpublish(
@@ -57,9 +57,10 @@ impl<S: Store> NodeService<S> {
         let is_recorded = session.spec.targets.iter().any(recorded);
         self.retract(&call.volume_id, &path, is_recorded).await?;
         if is_recorded {
-            let mut session = session;
-            session.spec.targets.retain(|target| !recorded(target));
-            self.store().update(session).await?;
+            let strike = |spec: &mut VolumeSessionSpec| {
+                spec.targets.retain(|target| !recorded(target));
+            };
+            self.edit_session(&call.volume_id, strike).await?;
         }
         Ok(())
     }
@@ -86,42 +87,52 @@ impl<S: Store> NodeService<S> {
     /// keep a volume that one place may have from ever being published again.
     async fn without_leftovers(
         &self,
-        mut session: VolumeSession,
+        session: VolumeSession,
         wanted: &TargetPath,
     ) -> Result<VolumeSession, NodeError> {
         let id = session.spec.volume.clone();
-        let mut kept = Vec::new();
+        let mut gone = Vec::new();
         for target in &session.spec.targets {
             let path = TargetPath::parse(&target.path)?;
-            if path == *wanted || self.is_published(&id, &path).await? {
-                kept.push(target.clone());
-            } else {
+            if path != *wanted && !self.is_published(&id, &path).await? {
                 tracing::info!(
                     volume = id,
                     target = target.path,
-                    "Struck off a target without a mount"
+                    "Strikes off a target without a mount"
                 );
                 self.retract(&id, &path, true).await?;
+                gone.push(target.path.clone());
             }
         }
-        if kept.len() == session.spec.targets.len() {
+        if gone.is_empty() {
             return Ok(session);
         }
-        session.spec.targets = kept;
-        Ok(self.store().update(session).await?)
+        let strike = |spec: &mut VolumeSessionSpec| {
+            spec.targets.retain(|target| !gone.contains(&target.path));
+        };
+        self.edit_session(&id, strike).await
     }
 
     /// Records the target. The first one decides whether the machine may write: the engine enforces it, not the mount, for
     /// KubeVirt must be able to change the directory's owner.
-    async fn record(
-        &self,
-        mut session: VolumeSession,
-        target: PublishedTarget,
-    ) -> Result<(), NodeError> {
-        session.spec.read_only = target.read_only;
-        session.spec.targets.push(target);
-        self.store().update(session).await?;
+    async fn record(&self, id: &str, target: PublishedTarget) -> Result<(), NodeError> {
+        let add = |spec: &mut VolumeSessionSpec| {
+            spec.read_only = target.read_only;
+            spec.targets.push(target.clone());
+        };
+        self.edit_session(id, add).await?;
         Ok(())
+    }
+
+    async fn at_target(
+        &self,
+        id: &str,
+        path: &TargetPath,
+        action: fn(&Targets, BorrowedFd<'_>, &TargetPath) -> Result<(), PathError>,
+    ) -> Result<(), NodeError> {
+        let (targets, path) = (Arc::clone(&self.targets), path.clone());
+        let source = self.session_dir(id).await?;
+        Ok(blocking(move || action(&targets, source.as_fd(), &path)).await?)
     }
 
     pub(super) async fn is_published(

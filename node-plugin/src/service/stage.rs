@@ -6,10 +6,12 @@ use crate::path::TargetPath;
 use holdfast_api::{NODE_FINALIZER, VolumeSession, VolumeSessionSpec, check_object_name};
 use holdfast_csi::Access;
 use holdfast_proto::csi::v1 as csi;
-use holdfast_store::Store;
+use holdfast_store::{Store, StoreError};
 
 /// Most queues a front end may use; a machine takes one for each of its CPUs, up to this.
 const QUEUES: u16 = 16;
+/// Most times a change is made again because somebody else wrote the object meanwhile.
+const CONFLICTS_MAX: usize = 32;
 
 impl<S: Store> NodeService<S> {
     pub(super) async fn stage(
@@ -72,6 +74,25 @@ impl<S: Store> NodeService<S> {
         }
         self.store().delete::<VolumeSession>(id).await?;
         self.wait_gone(id).await
+    }
+
+    /// Changes what a session asks for. The agent writes the same object, so a conflict is no news: the change is made again.
+    pub(super) async fn edit_session(
+        &self,
+        id: &str,
+        edit: impl Fn(&mut VolumeSessionSpec) + Send,
+    ) -> Result<VolumeSession, NodeError> {
+        for _ in 0..CONFLICTS_MAX {
+            let session = self.store().get::<VolumeSession>(id).await?;
+            let mut session =
+                session.ok_or_else(|| NodeError::BeingUnstaged { id: id.to_owned() })?;
+            edit(&mut session.spec);
+            match self.store().update(session).await {
+                Err(StoreError::Conflict { .. }) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(NodeError::BeingWritten { id: id.to_owned() })
     }
 
     /// The volume's session on this node, if it has one. What cannot name an object has none.

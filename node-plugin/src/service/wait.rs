@@ -7,11 +7,15 @@ use holdfast_store::Store;
 use tokio::time::{Instant, timeout_at};
 
 impl<S: Store> NodeService<S> {
-    /// Waits until the agent has exported what the session asks for now.
+    /// Waits until the agent has exported what the session asks for now. Before the agent is ready, a status may be that of
+    /// an earlier process, whose sockets are dead.
     pub(super) async fn wait_exported(&self, id: &str) -> Result<(), NodeError> {
         let deadline = Instant::now() + self.config.patience;
         let mut changes = self.store().watch::<VolumeSession>();
         let mut why = "the node agent has not looked at it yet".to_owned();
+        if timeout_at(deadline, self.agent.wait_ready()).await.is_err() {
+            why = "the node agent is still restoring sessions after its start".to_owned();
+        }
         while timeout_at(deadline, changes.changed()).await.is_ok() {
             let session = self.store().get::<VolumeSession>(id).await?;
             let session = session.ok_or_else(|| NodeError::BeingUnstaged { id: id.to_owned() })?;
