@@ -27,8 +27,6 @@
 mod bytes;
 mod codec;
 mod discovery;
-#[cfg(test)]
-mod document;
 mod erase;
 mod error;
 mod format;
@@ -41,6 +39,8 @@ mod signature;
 mod space;
 mod superblock;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use erase::EraseProgress;
 pub use error::PoolError;

@@ -165,6 +165,21 @@ fn table_of_another_pool_is_not_believed() {
     assert!(refused(&drive).contains("another pool"));
 }
 
+/// Two processes that wrote one pool at once, which the lock on the device forbids: neither table is the truth.
+#[test]
+fn different_tables_of_one_generation_are_refused() {
+    let drive = pooled();
+    let twin = resized(&drive, SIZE, 512);
+    for (device, id) in [(&drive, "mine"), (&twin, "yours")] {
+        let pool = Pool::open(device.clone()).unwrap();
+        pool.allocate(id, MIB).unwrap();
+    }
+    let theirs: [u8; 4096] = read(&twin, TABLES[1]);
+    drive.write_at(TABLES[1], &theirs).unwrap();
+    let message = refused(&drive);
+    assert!(message.contains("generation 4 and differ"), "{message}");
+}
+
 #[test]
 fn newer_format_is_refused_and_kept() {
     for copies in [&[0][..], &[1], &[0, 1]] {
