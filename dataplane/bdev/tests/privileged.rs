@@ -4,7 +4,7 @@
 
 mod support;
 
-use holdfast_bdev::{BdevError, BlockDevice, Events, Io, IoStatus, Op, Token, Uring};
+use holdfast_bdev::{BdevError, BlockDevice, Driver, Events, Io, IoStatus, Op, Token, Uring};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Drop for Loop {
     }
 }
 
-/// A mounted ext4, thawed and unmounted with this value.
+/// A mounted ext4, unmounted with this value.
 struct Mount {
     point: PathBuf,
     device: Loop,
@@ -78,8 +78,24 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let point = self.point.to_str().unwrap();
-        let _ = Command::new("fsfreeze").args(["-u", point]).output(); // Fails if it is not frozen.
         run("umount", &[point]);
+    }
+}
+
+/// A file system that lets every write wait, until this value is gone. Later values are dropped first, so a
+/// failed test thaws before it waits for its requests.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(point: &Path) -> Frozen {
+        run("fsfreeze", &["-f", point.to_str().unwrap()]);
+        Frozen(point.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run("fsfreeze", &["-u", self.0.to_str().unwrap()]);
     }
 }
 
@@ -190,19 +206,18 @@ fn file_stays_locked_and_driver_stays_until_the_kernel_is_done() {
         let mount = Mount::new();
         let path = mount.point.join("disk");
         let device = Uring::create(&path, 1 << 20).unwrap();
-        let mut bench = Bench::new(&device, kind);
         let mut buffer = Skewed::of(&pattern(4096, 1), 0);
         let array = buffer.iovecs(&[]);
-        run("fsfreeze", &["-f", mount.point.to_str().unwrap()]);
-        // SAFETY: buffer and array outlive the driver.
-        bench.submit(unsafe { Io::with_buffers(Op::Write, 0, &array, Token(1)) });
+        let mut driver = Driver::new(kind).unwrap();
+        let mut channel = device.open_channel(&mut driver).unwrap();
+        let frozen = Frozen::new(&mount.point);
+        // SAFETY: buffer and array outlive the driver, even if an assertion fails.
+        let io = unsafe { Io::with_buffers(Op::Write, 0, &array, Token(1)) };
+        channel.submit(&mut driver, io);
         let mut events = Events::default();
-        bench.driver.poll(&mut events).unwrap();
+        driver.poll(&mut events).unwrap();
         assert!(events.is_empty(), "a frozen file system takes no write");
         drop(device);
-        let Bench {
-            channel, driver, ..
-        } = bench;
         drop(channel);
         assert!(
             matches!(open(&path), Err(BdevError::InUse { .. })),
@@ -212,11 +227,11 @@ fn file_stays_locked_and_driver_stays_until_the_kernel_is_done() {
         let thawed = Arc::new(AtomicBool::new(false));
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let thaw = std::thread::spawn({
-            let (thawed, point) = (Arc::clone(&thawed), mount.point.clone());
+            let thawed = Arc::clone(&thawed);
             move || {
                 wait_until_asleep(thread);
                 thawed.store(true, Ordering::Release);
-                run("fsfreeze", &["-u", point.to_str().unwrap()]);
+                drop(frozen);
             }
         });
         drop(driver);
