@@ -4,16 +4,19 @@
 mod book;
 mod eraser;
 mod exports;
+mod loss;
 mod pools;
+mod warden;
 
 use crate::reactor::{ReactorPlan, Reactors};
-use crate::{EngineConfig, EngineError, Source};
+use crate::{EngineConfig, EngineError, Opener, Source};
 use book::Book;
 use eraser::Eraser;
 use holdfast_bdev::BlockDevice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use warden::Warden;
 
 /// How long a call waits for requests that are still with a device before it says so.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,6 +34,8 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     book: Mutex<Book>,
     eraser: Eraser,
+    warden: Warden,
+    opener: Opener,
     /// Held while a volume grows, so that its users learn of its sizes in their order.
     growing: Mutex<()>,
 }
@@ -48,16 +53,21 @@ impl Engine {
             max_spin: config.max_spin,
         };
         let eraser = Eraser::start()?;
+        let (warden, watch) = Warden::new()?;
         let (reactors, threads) = Reactors::start(&plan)?;
-        Ok(Engine {
+        let engine = Engine {
             inner: Arc::new(Inner {
                 reactors: Arc::new(reactors),
                 threads: Mutex::new(threads),
                 book: Mutex::new(Book::default()),
                 eraser,
+                warden,
+                opener: config.opener,
                 growing: Mutex::new(()),
             }),
-        })
+        };
+        watch.start(&engine)?;
+        Ok(engine)
     }
 
     /// Ends all exports and waits for the reactors. Nothing new is accepted afterwards. A device that does not finish its
@@ -75,6 +85,7 @@ impl Engine {
             .collect();
         self.inner.reactors.quit();
         self.inner.eraser.stop();
+        self.inner.warden.stop();
         let mut threads = lock(&self.inner.threads);
         if left.is_empty() {
             threads.drain(..).for_each(|thread| drop(thread.join()));

@@ -48,6 +48,14 @@ pub enum EngineError {
         /// The export.
         name: String,
     },
+    /// The drive of the pool is lost.
+    #[error(
+        "the drive of pool {name:?} is lost; put it back, or see the kernel log for why it went"
+    )]
+    Lost {
+        /// The pool.
+        name: String,
+    },
     /// The engine has been stopped.
     #[error("the engine is stopping; nothing new is accepted")]
     Stopping,
@@ -139,7 +147,9 @@ impl EngineError {
             EngineError::Busy { .. } | EngineError::SocketInUse { .. } => {
                 ErrorKind::FailedPrecondition
             }
-            EngineError::Draining { .. } | EngineError::Stopping => ErrorKind::Unavailable,
+            EngineError::Draining { .. } | EngineError::Lost { .. } | EngineError::Stopping => {
+                ErrorKind::Unavailable
+            }
             EngineError::SocketPathTooLong { .. } | EngineError::Invalid { .. } => {
                 ErrorKind::InvalidArgument
             }

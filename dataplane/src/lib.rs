@@ -30,4 +30,7 @@ pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
 pub use holdfast_bdev::DriverKind;
 pub use holdfast_pool::{Extent, PoolError, Usage};
-pub use spec::{EngineConfig, ExportInfo, ExportSpec, PoolInfo, PoolSpec, Source, VolumeInfo};
+pub use spec::{
+    EngineConfig, ExportInfo, ExportSpec, OnDeviceLoss, Opener, PoolInfo, PoolSpec, Source,
+    VolumeInfo,
+};

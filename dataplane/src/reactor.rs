@@ -6,10 +6,12 @@
 
 mod core;
 mod peer_event;
+mod presence;
 mod ring;
 mod slots;
 
 pub(crate) use peer_event::PeerEvent;
+pub(crate) use presence::{Presence, Suspect};
 pub(crate) use ring::{Disk, RingSetup};
 
 use crate::EngineError;
@@ -67,6 +69,8 @@ pub(crate) enum Message {
     SetErr(RingId, Option<PeerEvent>),
     /// The guest's memory has changed. Answered twice, see [`Swap`].
     SwapView(RingId, Arc<MemView>, Reply<Swap>),
+    /// The drive has gone, come back, or turned out to be there.
+    SetPresence(RingId, Presence),
     /// Size, limits or write cache have changed.
     SetDisk(RingId, Disk),
     /// End when the last ring has left.

@@ -15,9 +15,8 @@ mod thread;
 
 pub(crate) use thread::{Command, Export};
 
-use crate::reactor::{Disk, Reactors};
+use crate::reactor::{Disk, Presence, Reactors, Suspect};
 use channel::BackendChannel;
-use holdfast_bdev::BlockDevice;
 use holdfast_ring::{InflightMap, MemView};
 use queue::{Queue, Terms};
 use std::path::PathBuf;
@@ -28,7 +27,11 @@ use std::sync::Arc;
 pub(crate) struct Backing {
     /// Name of the export.
     pub(crate) export: Arc<str>,
-    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) presence: Presence,
+    /// Whom to tell of failures that may be the drive's loss; none if it cannot be lost.
+    pub(crate) suspect: Option<Suspect>,
+    /// What the drive prefers to be given, in bytes; a hint for guests.
+    pub(crate) optimal_io_bytes: u32,
     pub(crate) reactors: Arc<Reactors>,
     /// Most queues a front end may use.
     pub(crate) queues: u16,
@@ -113,6 +116,21 @@ impl Session {
         {
             tracing::warn!(export = %self.backing.export, %error,
                 "The guest was not told of its new size; it learns it when it next reads the configuration");
+        }
+    }
+
+    /// The drive has gone or come back. What the guest sees of its disk stays.
+    fn set_presence(&mut self, presence: &Presence) {
+        self.backing.presence = presence.clone();
+        for queue in &self.queues {
+            queue.set_presence(&self.backing.reactors, presence);
+        }
+    }
+
+    /// Running rings are told that the drive is there.
+    fn acquit(&self) {
+        for queue in &self.queues {
+            queue.set_presence(&self.backing.reactors, &Presence::Sound);
         }
     }
 

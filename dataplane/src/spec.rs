@@ -1,10 +1,42 @@
 //! What callers ask of the engine and what it tells them: plain values, no behaviour.
 
-use holdfast_bdev::DriverKind;
+use holdfast_bdev::{BdevError, BlockDevice, DriverKind, Uring, UringOptions};
 use holdfast_pool::{Extent, Usage};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
+
+type Open = dyn Fn(&Path) -> Result<Arc<dyn BlockDevice>, BdevError> + Send + Sync;
+
+/// How a pool's device is opened. By default as a file or block device of the host.
+#[derive(Clone)]
+pub struct Opener(Arc<Open>);
+
+impl Opener {
+    /// Opens devices in another way; for tests that need a drive to fail or vanish.
+    pub fn new(
+        open: impl Fn(&Path) -> Result<Arc<dyn BlockDevice>, BdevError> + Send + Sync + 'static,
+    ) -> Opener {
+        Opener(Arc::new(open))
+    }
+
+    pub(crate) fn open(&self, path: &Path) -> Result<Arc<dyn BlockDevice>, BdevError> {
+        (self.0)(path)
+    }
+}
+
+impl Default for Opener {
+    fn default() -> Opener {
+        Opener::new(|path| Ok(Arc::new(Uring::open(path, UringOptions::default())?)))
+    }
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Opener")
+    }
+}
 
 /// How the engine uses the machine.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +49,8 @@ pub struct EngineConfig {
     /// How long a reactor keeps looking at a ring that has run empty before it asks the guest for a kick and sleeps.
     /// Zero: not at all.
     pub max_spin: Duration,
+    /// How devices of pools are opened.
+    pub opener: Opener,
 }
 
 /// A pool to open.
@@ -47,8 +81,10 @@ pub struct PoolInfo {
     pub identity: String,
     /// File or device behind it.
     pub path: PathBuf,
-    /// How its space is used.
+    /// How its space is used; as last seen if the drive is lost.
     pub usage: Usage,
+    /// The drive is lost: volumes wait for it.
+    pub lost: bool,
 }
 
 /// A volume on a pool.
@@ -69,6 +105,21 @@ impl From<holdfast_pool::Volume> for VolumeInfo {
             size_bytes: volume.size_bytes,
             extents: volume.extents,
         }
+    }
+}
+
+/// What a guest sees when the drive behind its volume is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeviceLoss {
+    /// Requests wait this long for the same drive to return, then fail.
+    Hold(Duration),
+    /// Requests fail at once.
+    Fail,
+}
+
+impl Default for OnDeviceLoss {
+    fn default() -> OnDeviceLoss {
+        OnDeviceLoss::Hold(Duration::from_secs(60))
     }
 }
 
@@ -99,6 +150,8 @@ pub struct ExportSpec {
     pub queues: u16,
     /// The guest may not write.
     pub read_only: bool,
+    /// What the guest sees when the drive is lost. Counts for volumes; a device added by name is never lost.
+    pub on_device_loss: OnDeviceLoss,
     /// What GET_ID answers; at most 20 bytes, the rest is cut.
     pub serial: String,
     /// Owner of the socket, user and group id; none leaves it to this process.
@@ -108,7 +161,8 @@ pub struct ExportSpec {
 }
 
 impl ExportSpec {
-    /// An export with the usual settings: 16 queues, writable, its name as serial, mode 0660.
+    /// An export with the usual settings: 16 queues, writable, held for 60 seconds, its name as serial,
+    /// mode 0660.
     pub fn new(name: &str, source: Source, socket: impl Into<PathBuf>) -> ExportSpec {
         ExportSpec {
             name: name.to_owned(),
@@ -116,6 +170,7 @@ impl ExportSpec {
             socket: socket.into(),
             queues: 16,
             read_only: false,
+            on_device_loss: OnDeviceLoss::default(),
             serial: name.to_owned(),
             owner: None,
             mode: 0o660,

@@ -80,7 +80,7 @@ fn broken_rings_park_alone(bench: &Bench) {
     type Harm = fn(&mut Guest);
     let harms: [(&str, Harm); 6] = [
         ("avail.idx jumps", |guest| {
-            guest.queue(0).ring().set_avail_idx(1000)
+            guest.queue(0).ring().set_avail_idx(1000);
         }),
         ("a head out of range", |guest| offer(guest, 0xffff, None)),
         ("a chain in a circle", |guest| {
@@ -94,13 +94,13 @@ fn broken_rings_park_alone(bench: &Bench) {
             );
         }),
         ("a buffer outside memory", |guest| {
-            offer(guest, 3, Some(Desc::new(1 << 60, 512, 0)))
+            offer(guest, 3, Some(Desc::new(1 << 60, 512, 0)));
         }),
         ("an empty indirect table", |guest| {
             offer(guest, 3, Some(Desc::new(data(guest), 0, Desc::INDIRECT)));
         }),
         ("no status byte", |guest| {
-            offer(guest, 3, Some(Desc::new(data(guest), 16, 0)))
+            offer(guest, 3, Some(Desc::new(data(guest), 16, 0)));
         }),
     ];
     for (name, harm) in harms {

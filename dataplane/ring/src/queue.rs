@@ -178,6 +178,13 @@ impl SplitQueue {
         }
     }
 
+    /// Leaves a popped head to a successor: it stays marked in the in-flight region, and this owner neither answers it nor
+    /// waits for it. False without such a region, where nobody would ever answer it.
+    #[must_use]
+    pub fn forget(&mut self, head: u16) -> bool {
+        self.inflight.is_some() && self.heads.remove(head)
+    }
+
     /// Shows all staged answers to the guest at once; true if the guest wants an interrupt for them.
     #[inline]
     pub fn publish(&mut self) -> bool {

@@ -1,11 +1,12 @@
 //! What is open and who uses it. Plain data; the rules are in the questions it answers.
 
 use crate::session::Export;
-use crate::{EngineError, ExportInfo, ExportSpec, PoolInfo, PoolSpec, Source};
+use crate::{EngineError, ExportInfo, ExportSpec, PoolInfo, PoolSpec, Source, Usage};
 use holdfast_bdev::{BlockDevice, Split};
 use holdfast_pool::Pool;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Everything the engine has open.
 #[derive(Debug, Default)]
@@ -18,12 +19,29 @@ pub(super) struct Book {
     pub(super) leaving: HashSet<Source>,
 }
 
-/// An open pool.
+/// A pool that was opened. Its drive may be lost since.
 #[derive(Clone, Debug)]
 pub(super) struct OpenPool {
     pub(super) spec: PoolSpec,
-    pub(super) device: Arc<dyn BlockDevice>,
-    pub(super) pool: Arc<Pool>,
+    pub(super) uuid: Uuid,
+    pub(super) standing: Standing,
+}
+
+/// Where a pool's drive is.
+#[derive(Clone, Debug)]
+pub(super) enum Standing {
+    /// There, and held.
+    Here {
+        device: Arc<dyn BlockDevice>,
+        pool: Arc<Pool>,
+    },
+    /// Gone.
+    Lost {
+        /// How its space was used when it went.
+        usage: Usage,
+        /// Somebody asked for it, so it comes back by somebody's wish only.
+        by_command: bool,
+    },
 }
 
 /// A device or volume that is served.
@@ -31,8 +49,9 @@ pub(super) struct OpenPool {
 pub(super) struct Exported {
     pub(super) spec: ExportSpec,
     pub(super) export: Arc<Export>,
-    pub(super) device: Arc<dyn BlockDevice>,
-    /// For a volume: the same device, as something that can grow.
+    /// Size the guest sees, in bytes.
+    pub(super) size_bytes: u64,
+    /// For a volume whose drive is there: the device, as something that can grow.
     pub(super) split: Option<Arc<Split>>,
     /// It has been told to end.
     pub(super) ending: bool,
@@ -64,6 +83,16 @@ impl Book {
         }
     }
 
+    /// The exports of a pool's volumes.
+    pub(super) fn exports_of<'a>(
+        &'a mut self,
+        pool: &'a str,
+    ) -> impl Iterator<Item = &'a mut Exported> {
+        self.exports.values_mut().filter(
+            move |exported| matches!(&exported.spec.source, Source::Volume { pool: of, .. } if of == pool),
+        )
+    }
+
     pub(super) fn pool(&self, name: &str) -> Result<&OpenPool, EngineError> {
         self.pools
             .get(name)
@@ -72,13 +101,39 @@ impl Book {
 }
 
 impl OpenPool {
+    /// Device and pool, as long as the drive is there.
+    pub(super) fn here(&self) -> Result<(&Arc<dyn BlockDevice>, &Arc<Pool>), EngineError> {
+        match &self.standing {
+            Standing::Here { device, pool } => Ok((device, pool)),
+            Standing::Lost { .. } => Err(EngineError::Lost {
+                name: self.spec.name.clone(),
+            }),
+        }
+    }
+
+    /// The drive has gone. Once somebody has asked for it, it stays away until somebody asks again.
+    pub(super) fn mark_lost(&mut self, asked: bool) {
+        let (usage, before) = match &self.standing {
+            Standing::Here { pool, .. } => (pool.usage(), false),
+            Standing::Lost { usage, by_command } => (*usage, *by_command),
+        };
+        self.standing = Standing::Lost {
+            usage,
+            by_command: asked || before,
+        };
+    }
+
     pub(super) fn info(&self) -> PoolInfo {
         PoolInfo {
             name: self.spec.name.clone(),
-            uuid: self.pool.uuid(),
-            identity: self.pool.identity().to_owned(),
+            uuid: self.uuid,
+            identity: self.spec.identity.clone(),
             path: self.spec.path.clone(),
-            usage: self.pool.usage(),
+            usage: match &self.standing {
+                Standing::Here { pool, .. } => pool.usage(),
+                Standing::Lost { usage, .. } => *usage,
+            },
+            lost: matches!(self.standing, Standing::Lost { .. }),
         }
     }
 }
@@ -89,7 +144,7 @@ impl Exported {
             name: self.spec.name.clone(),
             source: self.spec.source.clone(),
             socket: self.spec.socket.clone(),
-            size_bytes: self.device.info().size_bytes,
+            size_bytes: self.size_bytes,
             connected: self.export.is_connected(),
             queues: self.spec.queues,
         }

@@ -3,10 +3,11 @@
 use super::book::{Book, Exported};
 use super::pools::extents_of;
 use super::{Engine, PATIENCE};
-use crate::reactor::Disk;
+use crate::reactor::{Disk, Presence};
 use crate::session::{Backing, Command, Export};
 use crate::{EngineError, ExportInfo, ExportSpec, Source};
-use holdfast_bdev::{BlockDevice, Split};
+use holdfast_bdev::{BlockDevice, Info, Split};
+use holdfast_pool::Pool;
 use holdfast_ring::blk::Limits;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,11 +39,14 @@ impl Engine {
             return same_or_error(there, spec);
         }
         book.check_unused(&spec.source)?;
-        let (device, split) = open_source(&book, &spec.source)?;
+        let source = open_source(&book, &spec.source)?;
+        let info = source.device.info();
         let backing = Backing {
             export: spec.name.as_str().into(),
-            disk: disk_of(&*device, spec),
-            device: Arc::clone(&device),
+            disk: disk_of(&info, spec),
+            optimal_io_bytes: info.optimal_io_bytes,
+            presence: Presence::Here(source.device),
+            suspect: self.suspect(&spec.source),
             reactors: Arc::clone(&self.inner.reactors),
             queues: spec.queues,
             folder: folder_of(&spec.socket),
@@ -50,8 +54,8 @@ impl Engine {
         let exported = Exported {
             spec: spec.clone(),
             export: Arc::new(Export::start(spec, backing)?),
-            device,
-            split,
+            size_bytes: info.size_bytes,
+            split: source.split,
             ending: false,
         };
         let info = exported.info();
@@ -137,32 +141,51 @@ fn same_or_error(there: &Exported, spec: &ExportSpec) -> Result<ExportInfo, Engi
     })
 }
 
-/// What stands behind an export; for a volume also as the thing that can grow.
-type Opened = (Arc<dyn BlockDevice>, Option<Arc<Split>>);
+/// What stands behind an export.
+struct Opened {
+    device: Arc<dyn BlockDevice>,
+    /// For a volume: the same, as the thing that can grow.
+    split: Option<Arc<Split>>,
+}
 
 fn open_source(book: &Book, source: &Source) -> Result<Opened, EngineError> {
     match source {
         Source::Device(name) => match book.devices.get(name) {
-            Some(device) => Ok((Arc::clone(device), None)),
+            Some(device) => Ok(Opened {
+                device: Arc::clone(device),
+                split: None,
+            }),
             None => Err(EngineError::not_found("device", name)),
         },
         Source::Volume { pool, id } => {
-            let open = book.pool(pool)?;
-            let name = || format!("{pool}/{id}");
-            let volume = open.pool.volume(id);
-            let volume = volume.ok_or_else(|| EngineError::not_found("volume", &name()))?;
-            let split = Split::new(Arc::clone(&open.device), extents_of(&volume.extents));
-            let split = Arc::new(split.map_err(|source| EngineError::Device {
-                name: name(),
-                source,
-            })?);
-            Ok((Arc::clone(&split) as Arc<dyn BlockDevice>, Some(split)))
+            let (device, opened) = book.pool(pool)?.here()?;
+            let split = open_volume(device, opened, pool, id)?;
+            Ok(Opened {
+                device: Arc::clone(&split) as Arc<dyn BlockDevice>,
+                split: Some(split),
+            })
         }
     }
 }
 
-fn disk_of(device: &dyn BlockDevice, spec: &ExportSpec) -> Disk {
-    let info = device.info();
+/// A volume as a device of its own.
+pub(super) fn open_volume(
+    device: &Arc<dyn BlockDevice>,
+    opened: &Pool,
+    pool: &str,
+    id: &str,
+) -> Result<Arc<Split>, EngineError> {
+    let name = || format!("{pool}/{id}");
+    let volume = opened.volume(id);
+    let volume = volume.ok_or_else(|| EngineError::not_found("volume", &name()))?;
+    let split = Split::new(Arc::clone(device), extents_of(&volume.extents));
+    Ok(Arc::new(split.map_err(|source| EngineError::Device {
+        name: name(),
+        source,
+    })?))
+}
+
+fn disk_of(info: &Info, spec: &ExportSpec) -> Disk {
     let mut serial = [0; 20];
     let bytes = spec.serial.as_bytes();
     let len = bytes.len().min(serial.len());

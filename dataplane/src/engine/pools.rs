@@ -1,10 +1,10 @@
 //! Pools and volumes: opening, formatting what is blank and nothing else, and the rule that a volume in use stays.
 
-use super::book::OpenPool;
+use super::book::{OpenPool, Standing};
 use super::{Engine, lock};
 use crate::session::Command;
 use crate::{EngineError, Extent, PoolInfo, PoolSpec, Source, VolumeInfo};
-use holdfast_bdev::{BlockDevice, Extent as DeviceExtent, Uring, UringOptions};
+use holdfast_bdev::{BlockDevice, Extent as DeviceExtent, Uring};
 use holdfast_pool::{FormatOptions, Pool, PoolError};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,14 +23,17 @@ impl Engine {
             name: spec.name.clone(),
             source,
         };
-        let (device, fresh) = open_device(spec)?;
-        let pool = open_or_format(&device, spec, fresh).map_err(failed)?;
+        let (device, fresh) = self.open_device(spec)?;
+        let pool = Arc::new(open_or_format(&device, spec, fresh).map_err(failed)?);
         pool.expect(spec.expect_uuid, Some(&spec.identity))
             .map_err(failed)?;
         let open = OpenPool {
             spec: spec.clone(),
-            device,
-            pool: Arc::new(pool),
+            uuid: pool.uuid(),
+            standing: Standing::Here {
+                device,
+                pool: Arc::clone(&pool),
+            },
         };
         let mut book = self.book();
         book.check_open()?;
@@ -43,7 +46,7 @@ impl Engine {
         }
         book.pools.insert(spec.name.clone(), open.clone());
         drop(book);
-        self.inner.eraser.add(&spec.name, Arc::clone(&open.pool));
+        self.inner.eraser.add(&spec.name, pool);
         Ok(open.info())
     }
 
@@ -116,10 +119,13 @@ impl Engine {
         let _one_at_a_time = lock(&self.inner.growing);
         let grown = self.with_pool(pool, |pool| pool.grow(id, size_bytes))?;
         let source = volume_source(pool, id);
-        let book = self.book();
-        let user = book.exports.values().find(|e| e.spec.source == source);
-        if let Some((user, split)) = user.and_then(|user| Some((user, user.split.as_ref()?)))
-            && user.device.info().size_bytes != grown.size_bytes
+        let mut book = self.book();
+        let user = book
+            .exports_of(pool)
+            .find(|user| user.spec.source == source);
+        if let Some(user) = user
+            && user.size_bytes != grown.size_bytes
+            && let Some(split) = &user.split
         {
             split
                 .set_extents(extents_of(&grown.extents))
@@ -127,6 +133,7 @@ impl Engine {
                     name: format!("{pool}/{id}"),
                     source,
                 })?;
+            user.size_bytes = grown.size_bytes;
             user.export.tell(Command::Resize(grown.size_bytes));
         }
         drop(book);
@@ -156,7 +163,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotFound`] for the pool.
     pub fn volume(&self, pool: &str, id: &str) -> Result<Option<VolumeInfo>, EngineError> {
-        Ok(self.open_pool_named(pool)?.pool.volume(id).map(Into::into))
+        self.with_pool(pool, |pool| Ok(pool.volume(id).map(Into::into)))
     }
 
     /// All volumes of a pool, by id.
@@ -164,8 +171,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotFound`] for the pool.
     pub fn volumes(&self, pool: &str) -> Result<Vec<VolumeInfo>, EngineError> {
-        let volumes = self.open_pool_named(pool)?.pool.volumes();
-        Ok(volumes.into_iter().map(Into::into).collect())
+        self.with_pool(pool, |pool| {
+            Ok(pool.volumes().into_iter().map(Into::into).collect())
+        })
     }
 
     /// Waits until everything given up has been erased; returns the bytes that have not when the time has come.
@@ -174,7 +182,24 @@ impl Engine {
     /// [`EngineError::NotFound`] for the pool.
     pub fn wait_erased(&self, pool: &str, deadline: Instant) -> Result<u64, EngineError> {
         let open = self.open_pool_named(pool)?;
-        Ok(self.inner.eraser.wait(&open.pool, deadline))
+        Ok(self.inner.eraser.wait(open.here()?.1, deadline))
+    }
+
+    /// The device, and whether it was made just now and so reads zeros.
+    fn open_device(&self, spec: &PoolSpec) -> Result<(Arc<dyn BlockDevice>, bool), EngineError> {
+        let failed = |source| EngineError::Device {
+            name: spec.name.clone(),
+            source,
+        };
+        let fresh = match spec.create_bytes {
+            Some(size_bytes) if spec.expect_uuid.is_none() && !spec.path.exists() => {
+                drop(Uring::create(&spec.path, size_bytes).map_err(failed)?);
+                true
+            }
+            _ => false,
+        };
+        let device = self.inner.opener.open(&spec.path).map_err(failed)?;
+        Ok((device, fresh))
     }
 
     fn open_pool_named(&self, name: &str) -> Result<OpenPool, EngineError> {
@@ -187,7 +212,7 @@ impl Engine {
         call: impl FnOnce(&Pool) -> Result<T, PoolError>,
     ) -> Result<T, EngineError> {
         let open = self.open_pool_named(name)?;
-        call(&open.pool).map_err(|source| EngineError::Pool {
+        call(open.here()?.1).map_err(|source| EngineError::Pool {
             name: name.to_owned(),
             source,
         })
@@ -227,24 +252,6 @@ pub(super) fn extents_of(extents: &[Extent]) -> Vec<DeviceExtent> {
             length_bytes: extent.length_bytes,
         })
         .collect()
-}
-
-/// The device, and whether it was made just now and so reads zeros.
-fn open_device(spec: &PoolSpec) -> Result<(Arc<dyn BlockDevice>, bool), EngineError> {
-    let failed = |source| EngineError::Device {
-        name: spec.name.clone(),
-        source,
-    };
-    let missing = !spec.path.exists();
-    if let Some(size_bytes) = spec.create_bytes
-        && missing
-        && spec.expect_uuid.is_none()
-    {
-        let device = Uring::create(&spec.path, size_bytes).map_err(failed)?;
-        return Ok((Arc::new(device), true));
-    }
-    let device = Uring::open(&spec.path, UringOptions::default()).map_err(failed)?;
-    Ok((Arc::new(device), false))
 }
 
 /// Opens the pool there is, or makes one where nothing is. A pool that cannot be trusted is never made anew.

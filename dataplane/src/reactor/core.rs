@@ -2,7 +2,7 @@
 
 use super::ring::{Found, Ring};
 use super::slots::Slots;
-use super::{Message, PeerEvent, RingId, RingSetup};
+use super::{Message, PeerEvent, Presence, RingId, RingSetup};
 use crate::EngineError;
 use crate::mailbox::Mailbox;
 use holdfast_bdev::{Completion, Driver, DriverKind, Events};
@@ -24,6 +24,8 @@ pub(super) struct Core {
     rings: SlotMap<RingId, Ring>,
     /// Rings that may have work.
     hot: Vec<RingId>,
+    /// Rings whose requests wait for a drive until some moment.
+    waiting: Vec<RingId>,
     /// Rings with answers to publish.
     touched: Vec<RingId>,
     events: Events,
@@ -50,6 +52,7 @@ impl Core {
             slots: Slots::default(),
             rings: SlotMap::with_key(),
             hot: Vec::new(),
+            waiting: Vec::new(),
             touched: Vec::new(),
             events: Events::default(),
             mailbox,
@@ -79,13 +82,61 @@ impl Core {
             return self.driver.poll(&mut self.events);
         }
         let unkicked = self.rings.values().any(|ring| ring.kick.is_none());
+        let patience = [unkicked.then_some(UNKICKED), self.time_to_deadline()];
         self.driver
-            .wait(&mut self.events, unkicked.then_some(UNKICKED))?;
+            .wait(&mut self.events, patience.into_iter().flatten().min())?;
         if unkicked {
             let ids: Vec<RingId> = self.rings.keys().collect();
             ids.into_iter().for_each(|id| self.heat(id));
         }
         Ok(())
+    }
+
+    /// How long the first ring that waits for its drive has left; none if none waits.
+    fn time_to_deadline(&self) -> Option<Duration> {
+        let deadlines = self
+            .waiting
+            .iter()
+            .filter_map(|id| self.rings.get(*id)?.deadline());
+        let first = deadlines.min()?;
+        Some(first.saturating_duration_since(Instant::now()))
+    }
+
+    /// Rings whose time is up fail what waits.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for id in std::mem::take(&mut self.waiting) {
+            let Some(ring) = self.rings.get_mut(id) else {
+                continue;
+            };
+            match ring.deadline() {
+                Some(deadline) if deadline <= now => {
+                    ring.give_up_waiting(&mut self.slots);
+                    self.touch(id);
+                }
+                Some(_) => self.waiting.push(id),
+                None => {}
+            }
+        }
+    }
+
+    fn set_presence(&mut self, id: RingId, presence: Presence) {
+        let Some(ring) = self.rings.get_mut(id) else {
+            return;
+        };
+        ring.set_presence(presence, &mut self.slots, &mut self.driver);
+        self.await_drive(id);
+        self.touch(id);
+    }
+
+    fn await_drive(&mut self, id: RingId) {
+        let waits = self
+            .rings
+            .get(id)
+            .is_some_and(|ring| ring.deadline().is_some());
+        if waits && !self.waiting.contains(&id) {
+            self.waiting.push(id);
+        }
     }
 
     fn turn(&mut self) {
@@ -100,6 +151,9 @@ impl Core {
         while let Some(completion) = self.events.completions.pop() {
             self.complete(completion);
         }
+        if !self.waiting.is_empty() {
+            self.expire();
+        }
         self.serve_hot();
         self.publish();
     }
@@ -109,13 +163,14 @@ impl Core {
             Message::Start(setup, reply) => drop(reply.send(self.start(*setup))),
             Message::Stop(id, reply) => {
                 if let Some(ring) = self.rings.get_mut(id) {
-                    ring.stop(reply);
+                    ring.stop(reply, &mut self.slots);
                     self.end_if_over(id);
                 }
             }
             Message::SetCall(id, call) => self.with(id, |ring| ring.set_call(call)),
             Message::SetErr(id, err) => self.with(id, |ring| ring.set_err(err)),
             Message::SetDisk(id, disk) => self.with(id, |ring| ring.set_disk(disk)),
+            Message::SetPresence(id, presence) => self.set_presence(id, presence),
             Message::SetKick(id, kick) => self.set_kick(id, kick),
             Message::SwapView(id, view, reply) => self.with(id, |ring| ring.swap_view(view, reply)),
             Message::Quit => self.quitting = true,
@@ -129,6 +184,7 @@ impl Core {
         let id = self.rings.insert(ring);
         let kick = self.rings[id].kick.take();
         self.set_kick(id, kick);
+        self.await_drive(id);
         // Requests may be waiting already, and nobody kicks for them again.
         self.heat(id);
         Ok(id)

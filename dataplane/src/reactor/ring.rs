@@ -1,9 +1,10 @@
 //! A ring while a reactor serves it: requests in, answers out, and what is left to do when it must stop.
 #![allow(unsafe_code)] // Hands the buffers of a guest to a block device.
 
+use super::presence::may_be_loss;
 use super::slots::Slots;
-use super::{PeerEvent, Reply, RingEnd, RingId, Swap};
-use holdfast_bdev::{BlockDevice, Driver, Io, IoChannel, IoStatus, Op, Token, WatchId};
+use super::{PeerEvent, Presence, Reply, RingEnd, RingId, Suspect, Swap};
+use holdfast_bdev::{Driver, Io, IoChannel, IoStatus, Op, Token, WatchId};
 use holdfast_ring::blk::{Kind, Limits, Request, Status};
 use holdfast_ring::{InflightSlot, MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
 use std::sync::Arc;
@@ -39,7 +40,9 @@ pub(crate) struct RingSetup {
     pub(crate) kick: Option<PeerEvent>,
     pub(crate) call: Option<PeerEvent>,
     pub(crate) err: Option<PeerEvent>,
-    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) presence: Presence,
+    /// Whom to tell of failures that may be the drive's loss; none if it cannot be lost.
+    pub(crate) suspect: Option<Suspect>,
     pub(crate) disk: Disk,
 }
 
@@ -48,7 +51,13 @@ pub(super) struct Ring {
     export: Arc<str>,
     index: u16,
     queue: SplitQueue,
-    channel: Box<dyn IoChannel>,
+    /// The way to the device; none while the drive is lost.
+    channel: Option<Box<dyn IoChannel>>,
+    suspect: Option<Suspect>,
+    /// Requests that wait for the drive, or for the verdict on it, in the order they came.
+    parked: Vec<(u32, Token)>,
+    /// With the drive lost: until when requests wait; without a moment they fail at once.
+    lost_until: Option<Instant>,
     disk: Disk,
     pub(super) kick: Option<PeerEvent>,
     pub(super) watch: Option<WatchId>,
@@ -87,7 +96,7 @@ impl Ring {
             base,
             view,
             inflight,
-            device,
+            presence,
             ..
         } = setup;
         let queue = match inflight {
@@ -95,14 +104,14 @@ impl Ring {
             None => SplitQueue::new(view, layout, features, base),
         }
         .map_err(|error| error.to_string())?;
-        let channel = device
-            .open_channel(driver)
-            .map_err(|error| error.to_string())?;
-        Ok(Ring {
+        let mut ring = Ring {
             export: setup.export,
             index: setup.index,
             queue,
-            channel,
+            channel: None,
+            suspect: setup.suspect,
+            parked: Vec::new(),
+            lost_until: None,
             disk: setup.disk,
             kick: setup.kick,
             watch: None,
@@ -115,7 +124,16 @@ impl Ring {
             given_up: false,
             older: 0,
             waiting: Vec::new(),
-        })
+        };
+        match presence {
+            Presence::Here(device) => {
+                let channel = device.open_channel(driver);
+                ring.channel = Some(channel.map_err(|error| error.to_string())?);
+            }
+            Presence::Lost(until) => ring.lost_until = until,
+            Presence::Sound => {}
+        }
+        Ok(ring)
     }
 
     /// Takes up to a batch of requests and hands them to the device.
@@ -145,40 +163,85 @@ impl Ring {
     fn dispatch(&mut self, slot: u32, token: Token, slots: &mut Slots, driver: &mut Driver) {
         let request = slots.request(slot);
         match request.kind() {
-            Kind::In => self.transfer(Op::Read, request, token, driver),
-            Kind::Out => self.transfer(Op::Write, request, token, driver),
-            Kind::Flush => {
-                let flush = Io::without_buffers(Op::Flush, 0, 0, token);
-                self.channel.submit(driver, flush);
-            }
-            Kind::Discard => self.submit_ranges(Op::Discard, request, token, driver),
-            Kind::WriteZeroes { may_unmap } => {
-                self.submit_ranges(Op::WriteZeroes { may_unmap }, request, token, driver);
-            }
             Kind::GetId => {
                 request.write_data(&self.disk.serial);
                 self.answer(slot, Status::Ok, slots);
             }
             Kind::Rejected(status) => self.answer(slot, status, slots),
+            kind => match &mut self.channel {
+                Some(channel) => submit(channel.as_mut(), kind, request, token, driver),
+                None => self.wait_for_drive(slot, token, slots),
+            },
         }
     }
 
-    fn transfer(&mut self, op: Op, request: &Request, token: Token, driver: &mut Driver) {
-        // SAFETY: the request stays in its slot, and with it the iovecs and the mapping of the guest's memory, until the
-        // completion for `token` has been taken from the driver: `answer` is called from there only, and a reactor
-        // drops its driver before its slots.
-        let io = unsafe { Io::with_buffers(op, request.offset_bytes(), request.iov(), token) };
-        self.channel.submit(driver, io);
+    /// The drive is not there: the request waits, or fails if waiting is over.
+    fn wait_for_drive(&mut self, slot: u32, token: Token, slots: &mut Slots) {
+        if self.lost_until.is_some() {
+            self.parked.push((slot, token));
+        } else {
+            self.answer(slot, Status::IoErr, slots);
+        }
     }
 
-    fn submit_ranges(&mut self, op: Op, request: &Request, token: Token, driver: &mut Driver) {
-        // At least one range: `pop` rejects a request without.
-        let parts = u32::try_from(request.ranges().len()).unwrap_or(u32::MAX);
-        let part = driver.join(token, parts);
-        for range in request.ranges() {
-            let io = Io::without_buffers(op, range.offset_bytes, range.len_bytes, part);
-            self.channel.submit(driver, io);
+    /// Follows what has become of the drive.
+    pub(super) fn set_presence(
+        &mut self,
+        presence: Presence,
+        slots: &mut Slots,
+        driver: &mut Driver,
+    ) {
+        match presence {
+            Presence::Here(device) => match device.open_channel(driver) {
+                Ok(channel) => {
+                    self.channel = Some(channel);
+                    self.lost_until = None;
+                    self.go_on(slots, driver);
+                }
+                Err(error) => {
+                    tracing::error!(export = %self.export, queue = self.index, %error,
+                        "The drive is back, but this ring cannot use it; its requests go on waiting");
+                }
+            },
+            Presence::Lost(until) => {
+                // What is still with the old device keeps that open until it has ended.
+                self.channel = None;
+                self.lost_until = until;
+                if until.is_none() {
+                    self.fail_parked(slots);
+                }
+            }
+            Presence::Sound => self.fail_parked(slots),
         }
+    }
+
+    /// The same drive is back: what waited is done in the order it came.
+    fn go_on(&mut self, slots: &mut Slots, driver: &mut Driver) {
+        for (slot, token) in std::mem::take(&mut self.parked) {
+            if let Some((_, _, entry)) = slots.find(token) {
+                entry.flushing = false;
+                self.dispatch(slot, token, slots, driver);
+            }
+        }
+    }
+
+    fn fail_parked(&mut self, slots: &mut Slots) {
+        for (slot, _) in std::mem::take(&mut self.parked) {
+            self.answer(slot, Status::IoErr, slots);
+        }
+    }
+
+    /// Until when requests wait; none if none waits.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.lost_until
+    }
+
+    /// Waiting is over for this ring: what waits fails, and so does what comes, until the drive is back.
+    pub(super) fn give_up_waiting(&mut self, slots: &mut Slots) {
+        tracing::warn!(export = %self.export, queue = self.index, requests = self.parked.len(),
+            "The drive did not return in time: requests fail until it does");
+        self.lost_until = None;
+        self.fail_parked(slots);
     }
 
     /// The device is done with a request; true if it has been answered, false if a flush has to follow.
@@ -190,18 +253,39 @@ impl Ring {
         slots: &mut Slots,
         driver: &mut Driver,
     ) -> bool {
+        if may_be_loss(status) && self.may_wait() {
+            self.parked.push((slot, token));
+            return false;
+        }
         let Some((_, _, entry)) = slots.find(token) else {
             return false;
         };
         let changes = matches!(entry.request.kind(), Kind::Out | Kind::WriteZeroes { .. });
-        if self.disk.writethrough && changes && status == IoStatus::Ok && !entry.flushing {
+        let durable = !self.disk.writethrough || !changes || entry.flushing;
+        if status == IoStatus::Ok && !durable {
             entry.flushing = true;
-            let flush = Io::without_buffers(Op::Flush, 0, 0, token);
-            self.channel.submit(driver, flush);
+            match &mut self.channel {
+                Some(channel) => {
+                    submit(channel.as_mut(), Kind::Flush, &entry.request, token, driver);
+                }
+                None => self.wait_for_drive(slot, token, slots),
+            }
             return false;
         }
         self.answer(slot, answer_to(status), slots);
         true
+    }
+
+    /// A request has failed as requests fail on a lost drive: whether it may wait for the drive or a verdict.
+    fn may_wait(&self) -> bool {
+        match (&self.channel, &self.suspect) {
+            (Some(_), Some(suspect)) => {
+                suspect.tell();
+                true
+            }
+            (Some(_), None) => false,
+            (None, _) => self.lost_until.is_some(),
+        }
     }
 
     fn answer(&mut self, slot: u32, status: Status, slots: &mut Slots) {
@@ -286,8 +370,17 @@ impl Ring {
     }
 
     /// Takes no more requests; whoever asked is told when the last has been answered.
-    pub(super) fn stop(&mut self, reply: Reply<RingEnd>) {
+    /// What waits for a drive is left to a successor; without an in-flight region there is none, and it fails.
+    pub(super) fn stop(&mut self, reply: Reply<RingEnd>, slots: &mut Slots) {
         self.stopping = Some(reply);
+        for (slot, _) in std::mem::take(&mut self.parked) {
+            if self.queue.forget(slots.request(slot).head()) {
+                slots.request(slot).reset();
+                slots.free(slot);
+            } else {
+                self.answer(slot, Status::IoErr, slots);
+            }
+        }
     }
 
     /// Whether a stop was asked for and nothing is under way any more.
@@ -325,6 +418,38 @@ impl Ring {
 
     fn is_parked(&self) -> bool {
         self.given_up || self.stopping.is_some() || self.queue.poison().is_some()
+    }
+}
+
+/// Hands a request that needs a device to the device.
+fn submit(
+    channel: &mut dyn IoChannel,
+    kind: Kind,
+    request: &Request,
+    token: Token,
+    driver: &mut Driver,
+) {
+    let transfer = |op| {
+        // SAFETY: the request stays in its slot, and with it the iovecs and the mapping of the guest's memory, until the
+        // completion for `token` has been taken from the driver: it is answered only then, or while no device has it;
+        // and a reactor drops its driver before its slots.
+        unsafe { Io::with_buffers(op, request.offset_bytes(), request.iov(), token) }
+    };
+    let op = match kind {
+        Kind::In => return channel.submit(driver, transfer(Op::Read)),
+        Kind::Out => return channel.submit(driver, transfer(Op::Write)),
+        Kind::Discard => Op::Discard,
+        Kind::WriteZeroes { may_unmap } => Op::WriteZeroes { may_unmap },
+        Kind::Flush | Kind::GetId | Kind::Rejected(_) => {
+            return channel.submit(driver, Io::without_buffers(Op::Flush, 0, 0, token));
+        }
+    };
+    // At least one range: `pop` rejects a request without.
+    let parts = u32::try_from(request.ranges().len()).unwrap_or(u32::MAX);
+    let part = driver.join(token, parts);
+    for range in request.ranges() {
+        let io = Io::without_buffers(op, range.offset_bytes, range.len_bytes, part);
+        channel.submit(driver, io);
     }
 }
 

@@ -49,7 +49,7 @@ impl Session {
     fn config_space(&self) -> [u8; ConfigSpace::LEN] {
         let topology = Topology {
             physical_block_bytes: 4096,
-            optimal_io_bytes: self.backing.device.info().optimal_io_bytes,
+            optimal_io_bytes: self.backing.optimal_io_bytes,
         };
         let writeback = !self.disk.writethrough;
         ConfigSpace::bytes_with(&self.disk.limits, self.backing.queues, writeback, topology)

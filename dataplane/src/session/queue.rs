@@ -1,7 +1,9 @@
 //! One queue as its session sees it: what was said about it, and whether a reactor serves it now.
 
 use super::{Backing, features};
-use crate::reactor::{Disk, Message, PeerEvent, Reactors, RingEnd, RingKey, RingSetup, Swap};
+use crate::reactor::{
+    Disk, Message, PeerEvent, Presence, Reactors, RingEnd, RingKey, RingSetup, Swap,
+};
 use holdfast_ring::{InflightMap, InflightSlot, MemView, QueueLayout, SplitQueue};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -86,7 +88,8 @@ impl Queue {
             kick: self.kick.clone(),
             call: self.call.clone(),
             err: self.err.clone(),
-            device: Arc::clone(&backing.device),
+            presence: backing.presence.clone(),
+            suspect: backing.suspect.clone(),
             disk: terms.disk,
         });
         let reactor = backing.reactors.pick();
@@ -156,6 +159,12 @@ impl Queue {
 
     pub(super) fn set_disk(&self, reactors: &Reactors, disk: Disk) {
         self.tell(reactors, |ring| Message::SetDisk(ring, disk));
+    }
+
+    pub(super) fn set_presence(&self, reactors: &Reactors, presence: &Presence) {
+        self.tell(reactors, |ring| {
+            Message::SetPresence(ring, presence.clone())
+        });
     }
 
     /// Makes a running ring follow a change of memory; the answers come through the receiver.

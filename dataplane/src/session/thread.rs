@@ -5,6 +5,7 @@ use super::channel::BackendChannel;
 use super::socket::Socket;
 use super::{Backing, Session};
 use crate::mailbox::Mailbox;
+use crate::reactor::Presence;
 use crate::{EngineError, ExportSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::net::Shutdown;
@@ -17,10 +18,14 @@ use std::time::Duration;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 /// What the engine tells an export.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Command {
     /// The device has this many bytes now.
     Resize(u64),
+    /// The drive has gone or come back.
+    SetPresence(Presence),
+    /// The drive is there: what failed has failed for good.
+    Acquit,
     /// End: hang up, finish what is under way, remove the socket.
     Quit,
 }
@@ -79,8 +84,9 @@ impl Export {
     /// Leaves a command; for `Quit` it also hangs up, so that a front end that is silent in the middle of a message
     /// cannot hold the thread.
     pub(crate) fn tell(&self, command: Command) {
+        let quit = matches!(command, Command::Quit);
         let _ = self.mailbox.send(command); // A thread that has ended needs no command.
-        if let (Command::Quit, Some(connection)) = (command, &*self.line.lock()) {
+        if let (true, Some(connection)) = (quit, &*self.line.lock()) {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
@@ -176,6 +182,17 @@ impl Host {
                     self.backing.disk.limits.capacity_bytes = size_bytes;
                     if let Some(session) = session {
                         lock(session).resize(size_bytes);
+                    }
+                }
+                Command::SetPresence(presence) => {
+                    if let Some(session) = session {
+                        lock(session).set_presence(&presence);
+                    }
+                    self.backing.presence = presence;
+                }
+                Command::Acquit => {
+                    if let Some(session) = session {
+                        lock(session).acquit();
                     }
                 }
                 Command::Quit => quit = true,

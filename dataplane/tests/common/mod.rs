@@ -26,7 +26,7 @@ impl Bench {
         let engine = Engine::start(EngineConfig {
             cpus: allowed_cpus(),
             driver,
-            max_spin: Duration::ZERO,
+            ..EngineConfig::default()
         });
         Bench {
             engine: engine.unwrap(),

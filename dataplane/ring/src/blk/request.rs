@@ -168,9 +168,10 @@ impl Request {
         }
     }
 
-    /// Forgets everything about guest memory without an answer.
+    /// Lets go of the guest's memory without an answer: somebody else will give it, see
+    /// [`SplitQueue::forget`](crate::SplitQueue::forget).
     #[cold]
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.status = None;
         self.data = 0..0;
         self.ranges.clear();
