@@ -237,6 +237,32 @@ fn volume_whose_object_vanished_is_listed_as_an_orphan_and_kept() {
 }
 
 #[test]
+fn volume_whose_manifest_is_damaged_is_no_orphan() {
+    let machine = Machine::with_volume();
+    fs::write(machine.manifest("splitvolumes", VOLUME), b"spec: [").unwrap();
+    machine.run(|node| async move {
+        node.agent.wait_ready().await;
+        assert_eq!(node.agent.orphans().await.unwrap(), []);
+        assert!(node.engine.volume(POOL, VOLUME).unwrap().is_some());
+    });
+}
+
+#[test]
+fn pool_in_use_stays_open_until_its_sessions_have_ended() {
+    let machine = Machine::with_volume();
+    machine.run(|node| async move {
+        node.stage(VOLUME).await.unwrap();
+        node.store.delete::<BlockPool>(POOL).await.unwrap();
+        // A session made and ended after it shows that the pool's absence has been seen.
+        let refused = |v: &SplitVolume| has(v, conditions::READY, false);
+        assert!(node.engine.export_info(VOLUME).is_some());
+        node.unstage(VOLUME).await.unwrap();
+        node.until_volume(VOLUME, refused).await;
+        assert!(node.engine.pool(POOL).is_err());
+    });
+}
+
+#[test]
 fn volume_that_the_drive_lost_is_not_replaced_by_an_empty_one() {
     let machine = Machine::with_volume();
     machine.run(|node| async move {

@@ -6,8 +6,8 @@ use super::work::Reconcile;
 use super::{Agent, Orphan, now};
 use crate::error::NodeError;
 use holdfast_api::{
-    BlockPool, BlockPoolStatus, SplitVolume, Verdict, conditions, parse_quantity, reasons,
-    set_condition,
+    BlockPool, BlockPoolStatus, SplitVolume, Verdict, check_object_name, conditions,
+    parse_quantity, reasons, set_condition,
 };
 use holdfast_dataplane::{EngineError, ErrorKind, PoolInfo, PoolSpec};
 use holdfast_store::Store;
@@ -122,15 +122,22 @@ impl<S: Store> Agent<S> {
             .filter(|volume| volume.spec.pool == pool && self.is_ours(&volume.spec.node_name))
             .filter_map(|volume| volume.metadata.name.as_deref())
             .collect();
-        Ok(on_drive
-            .into_iter()
-            .filter(|volume| !known.contains(volume.id.as_str()))
-            .map(|volume| Orphan {
-                pool: pool.to_owned(),
-                id: volume.id,
-                size_bytes: volume.size_bytes,
-            })
-            .collect())
+        let mut orphans = Vec::new();
+        for volume in on_drive {
+            if !known.contains(volume.id.as_str()) && !self.is_unreadable(&volume.id).await {
+                orphans.push(Orphan {
+                    pool: pool.to_owned(),
+                    id: volume.id,
+                    size_bytes: volume.size_bytes,
+                });
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// A list leaves out what cannot be read. Such a volume has an object, so it is no orphan.
+    async fn is_unreadable(&self, id: &str) -> bool {
+        check_object_name(id).is_ok() && self.store().get::<SplitVolume>(id).await.is_err()
     }
 }
 

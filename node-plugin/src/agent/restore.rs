@@ -29,17 +29,16 @@ impl<S: Store> Agent<S> {
         // Sessions without a pool: their turn writes down what is missing.
         let rest = waiting.into_values().flatten().collect();
         self.restore_sessions(rest).await;
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "Opening a pool ended by panic; it will be tried again");
-            }
-        }
+        wait_all(tasks).await;
     }
 
     async fn restore_sessions(&self, names: Vec<String>) {
+        let mut turns = JoinSet::new();
         for name in names {
-            self.turn::<VolumeSession>(&name).await;
+            let agent = self.clone();
+            turns.spawn(async move { agent.turn::<VolumeSession>(&name).await });
         }
+        wait_all(turns).await;
     }
 
     /// Names of sessions by the name of their pool; empty where the volume cannot be read.
@@ -70,6 +69,14 @@ impl<S: Store> Agent<S> {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
             }
+        }
+    }
+}
+
+async fn wait_all<T: 'static>(mut tasks: JoinSet<T>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "A turn ended by panic; it will be tried again");
         }
     }
 }

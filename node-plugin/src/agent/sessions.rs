@@ -68,19 +68,17 @@ impl<S: Store> Agent<S> {
     }
 
     fn export_spec(&self, spec: &VolumeSessionSpec, pool: String, name: &str) -> ExportSpec {
-        ExportSpec {
-            name: name.to_owned(),
-            source: Source::Volume {
-                pool,
-                id: name.to_owned(),
-            },
-            socket: self.dirs().socket(name),
-            queues: spec.queues,
-            read_only: spec.read_only,
-            serial: short_id(name),
-            owner: self.config().socket_owner,
-            mode: self.config().socket_mode,
-        }
+        let source = Source::Volume {
+            pool,
+            id: name.to_owned(),
+        };
+        let mut wanted = ExportSpec::new(name, source, self.dirs().socket(name));
+        wanted.queues = spec.queues;
+        wanted.read_only = spec.read_only;
+        wanted.serial = short_id(name);
+        wanted.owner = self.config().socket_owner;
+        wanted.mode = self.config().socket_mode;
+        wanted
     }
 
     /// The session asks for other settings than it was exported with. They change only while nobody is connected.
