@@ -39,6 +39,8 @@ pub(crate) struct Discovery {
     pub(crate) slots: [Slot; 2],
     /// Where something stands between the first superblock and the tables, which we leave zero.
     pub(crate) touched: Option<u64>,
+    /// The sector of a valid superblock as it was read, with what a newer version may have added.
+    pub(crate) sector: Vec<u8>,
     pub(crate) finding: Finding,
 }
 
@@ -88,7 +90,7 @@ pub(crate) fn discover(device: &dyn BlockDevice) -> Result<Discovery, PoolError>
         }
     };
     let slots = [superblock::decode(&first, 0), decode_read(&second, 1)];
-    conclude(device, &first, slots)
+    conclude(device, [&first, &second.unwrap_or_default()], slots)
 }
 
 /// The first superblock's area has bad blocks: looks at the others one by one.
@@ -100,7 +102,7 @@ fn judge_patchy(device: &dyn BlockDevice, second: &[u8]) -> Result<Discovery, Po
         first.extend(block.unwrap_or_else(|_| vec![0; WRITE_BYTES]));
     }
     let slots = [slot.unwrap_or(Slot::Blank), superblock::decode(second, 1)];
-    conclude(device, &first, slots)
+    conclude(device, [&first, second], slots)
 }
 
 fn decode_read(read: &Result<Vec<u8>, PoolError>, copy: u32) -> Slot {
@@ -112,15 +114,18 @@ fn decode_read(read: &Result<Vec<u8>, PoolError>, copy: u32) -> Slot {
 
 fn conclude(
     device: &dyn BlockDevice,
-    first: &[u8],
+    areas: [&[u8]; 2],
     slots: [Slot; 2],
 ) -> Result<Discovery, PoolError> {
-    let finding = judge(device, first, &slots)?;
-    let past = first.get(SUPERBLOCK_BYTES..).unwrap_or_default();
+    let finding = judge(device, areas[0], &slots)?;
+    let intact = areas[usize::from(!matches!(slots[0], Slot::Valid(_)))];
+    let sector = intact.get(..SUPERBLOCK_BYTES).unwrap_or_default().to_vec();
+    let past = areas[0].get(SUPERBLOCK_BYTES..).unwrap_or_default();
     let touched = first_non_zero(past).map(|at| (SUPERBLOCK_BYTES + at) as u64);
     Ok(Discovery {
         slots,
         touched,
+        sector,
         finding,
     })
 }

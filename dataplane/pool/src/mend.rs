@@ -9,7 +9,7 @@ use crate::error::PoolError;
 use crate::journal::Journal;
 use crate::layout::{SUPERBLOCK_AREA, SUPERBLOCK_OFFSETS, WRITE_BYTES};
 use crate::report::describe_slot;
-use crate::superblock::{Slot, Superblock};
+use crate::superblock::{Slot, copy_of};
 use crate::table::Table;
 use holdfast_bdev::{BdevError, BlockDevice};
 
@@ -28,11 +28,11 @@ pub(crate) fn scars(found: &Discovery) -> Vec<String> {
     scars
 }
 
-/// Makes both table copies equal and durable and, if there are scars, doubts free space before the superblocks are
+/// `sector` is the intact superblock. Makes both table copies equal and durable and, if there are scars, doubts free space before the superblocks are
 /// written again: a crash in between leaves the scars to be found once more.
 pub(crate) fn mend(
     device: &dyn BlockDevice,
-    superblock: &Superblock,
+    sector: &[u8],
     journal: &mut Journal,
     table: &mut Table,
     mut scars: Vec<String>,
@@ -51,7 +51,7 @@ pub(crate) fn mend(
         scars.push("free space: may hold foreign data, the table has no room to say so".into());
     }
     journal.settle(device, table)?;
-    write_superblocks(device, superblock).map_err(|source| PoolError::Device {
+    write_superblocks(device, sector).map_err(|source| PoolError::Device {
         action: "mending a superblock copy",
         source,
     })?;
@@ -59,10 +59,10 @@ pub(crate) fn mend(
 }
 
 /// Writes both, one after the other: the intact one becomes what it was.
-fn write_superblocks(device: &dyn BlockDevice, superblock: &Superblock) -> Result<(), BdevError> {
+fn write_superblocks(device: &dyn BlockDevice, sector: &[u8]) -> Result<(), BdevError> {
     let block = WRITE_BYTES as u64;
     for (copy, offset) in (0..).zip(SUPERBLOCK_OFFSETS) {
-        device.write_at(offset, &superblock.encode(copy))?;
+        device.write_at(offset, &copy_of(sector, copy))?;
         device.write_zeroes_at(offset + block, SUPERBLOCK_AREA - block)?;
         device.flush()?;
     }

@@ -73,7 +73,7 @@ impl Pool {
     /// One variant for each reason why there is no pool to open: see [`PoolError`].
     pub fn open(device: Arc<dyn BlockDevice>) -> Result<Pool, PoolError> {
         let found = discover(&*device)?;
-        let scars = scars(&found);
+        let (scars, sector) = (scars(&found), found.sector.clone());
         let superblock = found.into_pool(&*device)?;
         check_device(&*device, &superblock, superblock.device_bytes)?;
         let copies = read_copies(&*device, &superblock)?;
@@ -92,7 +92,7 @@ impl Pool {
         }
         let mut state = State { table, journal };
         let State { table, journal } = &mut state;
-        let mut mended = mend(&*device, &superblock, journal, table, scars)?;
+        let mut mended = mend(&*device, &sector, journal, table, scars)?;
         mended.extend(faults);
         for what in &mended {
             tracing::warn!(pool = %superblock.uuid, what, "Mended from the intact copy");

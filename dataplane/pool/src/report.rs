@@ -241,10 +241,11 @@ impl fmt::Display for PoolReport {
         writeln!(out, "made on      {}", self.identity)?;
         writeln!(
             out,
-            "space        {} in all: {} in {} volumes, {} free (largest piece {}), {} to erase",
+            "space        {} in all: {} in {} volume{}, {} free (largest piece {}), {} to erase",
             bytes(usage.capacity_bytes),
             bytes(usage.allocated_bytes),
             usage.volumes,
+            if usage.volumes == 1 { "" } else { "s" },
             bytes(usage.free_bytes),
             bytes(usage.largest_free_extent_bytes),
             bytes(usage.erase_pending_bytes),

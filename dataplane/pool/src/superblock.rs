@@ -22,6 +22,7 @@ pub(crate) const IDENTITY_MAX: usize = 192;
 const MAGIC: &[u8; 8] = b"HOLDFAST";
 const MARKER_MAGIC: &[u8; 8] = b"HFFORMAT";
 const CRC_AT: usize = 504;
+const COPY_AT: usize = 84;
 const IDENTITY_AT: usize = 96;
 pub(crate) const TABLE_BYTES_MAX: u64 = 64 << 20;
 
@@ -75,7 +76,7 @@ impl Superblock {
         put(&mut block, 64, &self.table_bytes.to_le_bytes());
         put(&mut block, 72, &EXTENT_BYTES.to_le_bytes());
         put(&mut block, 80, &self.block_size.to_le_bytes());
-        put(&mut block, 84, &copy.to_le_bytes());
+        put(&mut block, COPY_AT, &copy.to_le_bytes());
         let identity = self.identity.as_bytes();
         debug_assert!(identity.len() <= IDENTITY_MAX);
         put(
@@ -152,6 +153,15 @@ impl Superblock {
     }
 }
 
+/// The block to write as copy 0 or 1 where `sector` is a valid superblock, whatever a newer version has added to it.
+pub(crate) fn copy_of(sector: &[u8], copy: u32) -> Vec<u8> {
+    let mut block = sector.to_vec();
+    block.resize(WRITE_BYTES, 0);
+    put(&mut block, COPY_AT, &copy.to_le_bytes());
+    seal(&mut block);
+    block
+}
+
 /// The marker to write in the first superblock's place before a format touches anything else.
 pub(crate) fn encode_marker(contents_unknown: bool) -> Vec<u8> {
     let mut block = vec![0; WRITE_BYTES];
@@ -201,10 +211,10 @@ pub(crate) fn decode(bytes: &[u8], copy: u32) -> Slot {
 }
 
 fn decode_fields(block: &[u8], version: (u16, u16), copy: u32) -> Result<Superblock, String> {
-    if u32_at(block, 84) != copy {
+    if u32_at(block, COPY_AT) != copy {
         return Err(format!(
             "this is copy {} in the place of copy {copy}",
-            u32_at(block, 84)
+            u32_at(block, COPY_AT)
         ));
     }
     let length = usize::try_from(u32_at(block, 88)).unwrap_or(usize::MAX);
