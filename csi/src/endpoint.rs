@@ -89,10 +89,24 @@ pub async fn serve(
 /// A socket that callers can already connect to; they are answered once it is served.
 #[derive(Debug)]
 pub struct BoundEndpoint {
+    file: SocketFile,
+    listener: UnixListener,
+}
+
+/// The socket's file. Removed with the value, unless a successor has put its own there.
+#[derive(Debug)]
+struct SocketFile {
     path: PathBuf,
     /// Device and inode: the file at the path is ours only while they match.
     identity: (u64, u64),
-    listener: UnixListener,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl BoundEndpoint {
@@ -117,8 +131,7 @@ impl BoundEndpoint {
         fs::rename(&beside, &path).map_err(failed("put in place"))?;
         let identity = identity(&path).map_err(failed("look at"))?;
         Ok(Self {
-            path,
-            identity,
+            file: SocketFile { path, identity },
             listener,
         })
     }
@@ -126,10 +139,10 @@ impl BoundEndpoint {
     /// Where it listens.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
-    /// Serves until `shutdown` completes, then removes the socket.
+    /// Serves until `shutdown` completes. The socket goes when this ends or is dropped.
     ///
     /// # Errors
     /// [`EndpointError::Serve`] when serving ends early.
@@ -138,19 +151,11 @@ impl BoundEndpoint {
         router: Router,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EndpointError> {
-        let Self {
-            path,
-            identity: ours,
-            listener,
-        } = self;
         let result = router
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(self.listener), shutdown)
             .await;
-        if identity(&path).is_ok_and(|now| now == ours) {
-            let _ = fs::remove_file(&path);
-        }
         result.map_err(|error| EndpointError::Serve {
-            path,
+            path: self.file.path.clone(),
             cause: root(&error),
         })
     }

@@ -88,6 +88,16 @@ async fn socket_is_private_and_goes_with_the_server() {
 }
 
 #[tokio::test]
+async fn socket_goes_also_when_serving_is_given_up() {
+    let dir = TempDir::new().unwrap();
+    let served = start(&dir);
+    connect(&served.endpoint).await.unwrap();
+    served.task.abort();
+    assert!(served.task.await.unwrap_err().is_cancelled());
+    assert!(!served.path.exists());
+}
+
+#[tokio::test]
 async fn dead_socket_is_replaced_and_live_one_refused() {
     let dir = TempDir::new().unwrap();
     let (path, address) = endpoint(&dir);

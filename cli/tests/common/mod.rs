@@ -23,6 +23,11 @@ pub(crate) struct Driver {
 impl Driver {
     /// Starts it with one file pool. Its log is `<dir>/log`, appended to by every start.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// As [`start`](Driver::start), with more arguments.
+    pub(crate) fn start_with(dir: &Path, more: &[&str]) -> Self {
         let log = dir.join("log");
         let log = OpenOptions::new().create(true).append(true).open(log);
         let pool = format!("{POOL}={},size=8GiB", dir.join("pool.img").display());
@@ -32,6 +37,7 @@ impl Driver {
             .arg(dir.join("state"))
             .args(["--pool", &pool, "--node-name", NODE])
             .args(["--csi-endpoint", &endpoint(dir)])
+            .args(more)
             .stdout(Stdio::null())
             .stderr(log.expect("the log can be written"))
             .spawn()
