@@ -11,7 +11,7 @@ mod ring;
 mod slots;
 
 pub(crate) use peer_event::PeerEvent;
-pub(crate) use presence::{Presence, Suspect};
+pub(crate) use presence::{Notice, Presence};
 pub(crate) use ring::{Disk, RingSetup};
 
 use crate::EngineError;

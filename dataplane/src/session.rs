@@ -15,7 +15,7 @@ mod thread;
 
 pub(crate) use thread::{Command, Export};
 
-use crate::reactor::{Disk, Presence, Reactors, Suspect};
+use crate::reactor::{Disk, Notice, Presence, Reactors};
 use channel::BackendChannel;
 use holdfast_ring::{InflightMap, MemView};
 use queue::{Queue, Terms};
@@ -29,7 +29,9 @@ pub(crate) struct Backing {
     pub(crate) export: Arc<str>,
     pub(crate) presence: Presence,
     /// Whom to tell of failures that may be the drive's loss; none if it cannot be lost.
-    pub(crate) suspect: Option<Suspect>,
+    pub(crate) suspect: Option<Notice>,
+    /// Ends the connection.
+    pub(crate) hang_up: Notice,
     /// What the drive prefers to be given, in bytes; a hint for guests.
     pub(crate) optimal_io_bytes: u32,
     pub(crate) reactors: Arc<Reactors>,

@@ -29,7 +29,7 @@ mod queue;
 mod word;
 
 pub use inflight::{InflightError, InflightMap, InflightSlot};
-pub use mem::{MemError, MemRegion, MemView, RegionSpec};
+pub use mem::{MemError, MemRegion, MemView, RegionSpec, vanished_memory_count};
 pub use queue::{
     Chain, MAX_CHAIN, MAX_QUEUE_SIZE, QueueError, QueueFeatures, QueueLayout, RingPart, SplitQueue,
 };

@@ -4,10 +4,12 @@
 //! front end's own) and must lie in one region.
 
 mod error;
+mod guard;
 mod region;
 mod view;
 
 pub use error::MemError;
+pub use guard::vanished_memory_count;
 pub use region::{MemRegion, RegionSpec};
 pub use view::MemView;
 pub(crate) use view::{LocalView, Window};

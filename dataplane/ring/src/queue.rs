@@ -267,6 +267,12 @@ impl SplitQueue {
         self.published_used
     }
 
+    /// Whether memory that this queue stands on has vanished: it must not be served any longer.
+    pub fn has_vanished(&self) -> bool {
+        let inflight = self.inflight.as_ref();
+        self.view().has_vanished() || inflight.is_some_and(InflightQueue::has_vanished)
+    }
+
     /// Chains popped and not pushed.
     pub fn outstanding(&self) -> u16 {
         self.heads.len()

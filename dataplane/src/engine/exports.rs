@@ -41,12 +41,13 @@ impl Engine {
         book.check_unused(&spec.source)?;
         let source = open_source(&book, &spec.source)?;
         let info = source.device.info();
-        let backing = Backing {
+        let backing = |hang_up| Backing {
             export: spec.name.as_str().into(),
             disk: disk_of(&info, spec),
             optimal_io_bytes: info.optimal_io_bytes,
             presence: Presence::Here(source.device),
             suspect: self.suspect(&spec.source),
+            hang_up,
             reactors: Arc::clone(&self.inner.reactors),
             queues: spec.queues,
             folder: folder_of(&spec.socket),

@@ -4,7 +4,7 @@
 use super::book::Standing;
 use super::exports::open_volume;
 use super::{Engine, PATIENCE, lock};
-use crate::reactor::{Presence, Suspect};
+use crate::reactor::{Notice, Presence};
 use crate::session::Command;
 use crate::{EngineError, OnDeviceLoss, PoolInfo, Source};
 use holdfast_bdev::BlockDevice;
@@ -154,7 +154,7 @@ impl Engine {
     }
 
     /// Whom an export's rings tell of failures that may be a loss.
-    pub(super) fn suspect(&self, source: &Source) -> Option<Suspect> {
+    pub(super) fn suspect(&self, source: &Source) -> Option<Notice> {
         let Source::Volume { pool, .. } = source else {
             return None;
         };

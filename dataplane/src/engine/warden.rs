@@ -4,7 +4,7 @@
 use super::{Engine, Inner};
 use crate::EngineError;
 use crate::mailbox::Mailbox;
-use crate::reactor::Suspect;
+use crate::reactor::Notice;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
@@ -47,9 +47,9 @@ impl Warden {
     }
 
     /// What rings of this pool's volumes tell of failures.
-    pub(super) fn suspect(&self, pool: &str) -> Suspect {
+    pub(super) fn suspect(&self, pool: &str) -> Notice {
         let (mailbox, pool) = (Arc::clone(&self.mailbox), pool.to_owned());
-        Suspect::new(move || drop(mailbox.send(Note::Suspect(pool.clone()))))
+        Notice::new(move || drop(mailbox.send(Note::Suspect(pool.clone()))))
     }
 
     /// Something is missing from now on.

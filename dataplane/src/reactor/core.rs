@@ -6,6 +6,7 @@ use super::{Message, PeerEvent, Presence, RingId, RingSetup};
 use crate::EngineError;
 use crate::mailbox::Mailbox;
 use holdfast_bdev::{Completion, Driver, DriverKind, Events};
+use holdfast_ring::vanished_memory_count;
 use slotmap::{Key, KeyData, SlotMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub(super) struct Core {
     mailbox: Arc<Mailbox<Message>>,
     max_spin: Duration,
     quitting: bool,
+    /// How often guest memory had vanished when the rings were last checked.
+    vanished: u64,
     /// The ring being served, in case that panics.
     current: Option<RingId>,
 }
@@ -58,6 +61,7 @@ impl Core {
             mailbox,
             max_spin,
             quitting: false,
+            vanished: vanished_memory_count(),
             current: None,
         })
     }
@@ -156,6 +160,15 @@ impl Core {
         }
         self.serve_hot();
         self.publish();
+        self.check_memory();
+    }
+
+    /// Memory has vanished somewhere: whoever stands on it ends.
+    fn check_memory(&mut self) {
+        let vanished = vanished_memory_count();
+        if std::mem::replace(&mut self.vanished, vanished) != vanished {
+            self.rings.values_mut().for_each(Ring::check_memory);
+        }
     }
 
     fn obey(&mut self, message: Message) {

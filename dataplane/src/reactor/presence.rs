@@ -17,13 +17,13 @@ pub(crate) enum Presence {
     Sound,
 }
 
-/// Told when a request fails in a way that may mean that the drive has gone. Must not block.
+/// Tells somebody outside the reactor that something has happened. Must not block.
 #[derive(Clone)]
-pub(crate) struct Suspect(Arc<dyn Fn() + Send + Sync>);
+pub(crate) struct Notice(Arc<dyn Fn() + Send + Sync>);
 
-impl Suspect {
-    pub(crate) fn new(tell: impl Fn() + Send + Sync + 'static) -> Suspect {
-        Suspect(Arc::new(tell))
+impl Notice {
+    pub(crate) fn new(tell: impl Fn() + Send + Sync + 'static) -> Notice {
+        Notice(Arc::new(tell))
     }
 
     pub(crate) fn tell(&self) {
@@ -31,9 +31,9 @@ impl Suspect {
     }
 }
 
-impl fmt::Debug for Suspect {
+impl fmt::Debug for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Suspect")
+        f.write_str("Notice")
     }
 }
 

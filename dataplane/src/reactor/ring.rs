@@ -3,7 +3,7 @@
 
 use super::presence::may_be_loss;
 use super::slots::Slots;
-use super::{PeerEvent, Presence, Reply, RingEnd, RingId, Suspect, Swap};
+use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
 use holdfast_bdev::{Driver, Io, IoChannel, IoStatus, Op, Token, WatchId};
 use holdfast_ring::blk::{Kind, Limits, Request, Status};
 use holdfast_ring::{InflightSlot, MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
@@ -42,7 +42,9 @@ pub(crate) struct RingSetup {
     pub(crate) err: Option<PeerEvent>,
     pub(crate) presence: Presence,
     /// Whom to tell of failures that may be the drive's loss; none if it cannot be lost.
-    pub(crate) suspect: Option<Suspect>,
+    pub(crate) suspect: Option<Notice>,
+    /// Whom to tell that the session must end.
+    pub(crate) hang_up: Notice,
     pub(crate) disk: Disk,
 }
 
@@ -53,7 +55,8 @@ pub(super) struct Ring {
     queue: SplitQueue,
     /// The way to the device; none while the drive is lost.
     channel: Option<Box<dyn IoChannel>>,
-    suspect: Option<Suspect>,
+    suspect: Option<Notice>,
+    hang_up: Notice,
     /// Requests that wait for the drive, or for the verdict on it, in the order they came.
     parked: Vec<(u32, Token)>,
     /// With the drive lost: until when requests wait; without a moment they fail at once.
@@ -70,7 +73,7 @@ pub(super) struct Ring {
     /// Since when a hot ring has been empty.
     pub(super) empty_since: Option<Instant>,
     stopping: Option<Reply<RingEnd>>,
-    /// Serving it failed in a way that is a bug of ours.
+    /// Serving it failed in a way that is a bug of ours, or its memory has vanished.
     given_up: bool,
     /// Requests that were popped under an older view of guest memory, and who waits for them to end.
     older: u16,
@@ -110,6 +113,7 @@ impl Ring {
             queue,
             channel: None,
             suspect: setup.suspect,
+            hang_up: setup.hang_up,
             parked: Vec::new(),
             lost_until: None,
             disk: setup.disk,
@@ -253,6 +257,10 @@ impl Ring {
         slots: &mut Slots,
         driver: &mut Driver,
     ) -> bool {
+        if status == IoStatus::Failed(libc::EFAULT) {
+            // The kernel met a hole where we would have been signalled.
+            self.condemn();
+        }
         if may_be_loss(status) && self.may_wait() {
             self.parked.push((slot, token));
             return false;
@@ -404,6 +412,22 @@ impl Ring {
         tracing::warn!(export = %self.export, queue = self.index, %why, "Parked a ring");
         if let Some(err) = &self.err {
             err.signal();
+        }
+    }
+
+    /// Ends the session if memory this ring stands on has vanished.
+    pub(super) fn check_memory(&mut self) {
+        if self.queue.has_vanished() {
+            self.condemn();
+        }
+    }
+
+    /// The guest's memory is not what it was: nothing more is taken from it, and its session ends.
+    fn condemn(&mut self) {
+        if !std::mem::replace(&mut self.given_up, true) {
+            tracing::warn!(export = %self.export, queue = self.index,
+                "Memory of a guest has vanished under its disk: its session ends");
+            self.hang_up.tell();
         }
     }
 

@@ -90,6 +90,7 @@ impl Queue {
             err: self.err.clone(),
             presence: backing.presence.clone(),
             suspect: backing.suspect.clone(),
+            hang_up: backing.hang_up.clone(),
             disk: terms.disk,
         });
         let reactor = backing.reactors.pick();

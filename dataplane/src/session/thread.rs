@@ -5,7 +5,7 @@ use super::channel::BackendChannel;
 use super::socket::Socket;
 use super::{Backing, Session};
 use crate::mailbox::Mailbox;
-use crate::reactor::Presence;
+use crate::reactor::{Notice, Presence};
 use crate::{EngineError, ExportSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::net::Shutdown;
@@ -43,6 +43,12 @@ pub(crate) struct Export {
 struct Line(Mutex<Option<UnixStream>>);
 
 impl Line {
+    fn hang_up(&self) {
+        if let Some(connection) = &*self.lock() {
+            let _ = connection.shutdown(Shutdown::Both); // It may be gone already.
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<UnixStream>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,7 +56,10 @@ impl Line {
 
 impl Export {
     /// Listens, and starts the thread that serves.
-    pub(crate) fn start(spec: &ExportSpec, backing: Backing) -> Result<Export, EngineError> {
+    pub(crate) fn start(
+        spec: &ExportSpec,
+        backing: impl FnOnce(Notice) -> Backing,
+    ) -> Result<Export, EngineError> {
         let failed = |source| EngineError::Thread {
             what: "session",
             source,
@@ -59,8 +68,9 @@ impl Export {
         let mailbox = Arc::new(Mailbox::new().map_err(failed)?);
         let line = Arc::new(Line::default());
         let (end, ended) = channel();
+        let their_line = Arc::clone(&line);
         let host = Host {
-            backing,
+            backing: backing(Notice::new(move || their_line.hang_up())),
             socket,
             mailbox: Arc::clone(&mailbox),
             line: Arc::clone(&line),
@@ -86,8 +96,8 @@ impl Export {
     pub(crate) fn tell(&self, command: Command) {
         let quit = matches!(command, Command::Quit);
         let _ = self.mailbox.send(command); // A thread that has ended needs no command.
-        if let (true, Some(connection)) = (quit, &*self.line.lock()) {
-            let _ = connection.shutdown(Shutdown::Both);
+        if quit {
+            self.line.hang_up();
         }
     }
 

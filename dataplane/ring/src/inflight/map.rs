@@ -88,6 +88,10 @@ impl InflightMap {
         self.queue_size
     }
 
+    pub(super) fn has_vanished(&self) -> bool {
+        self.region.has_vanished()
+    }
+
     /// Where the part of a queue begins; a ring of `size` descriptors must fit.
     pub(super) fn part(&self, index: u16, size: u16) -> Result<*mut u8, InflightError> {
         let (queues, queue_size) = (self.queues, self.queue_size);

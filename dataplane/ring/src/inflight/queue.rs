@@ -97,6 +97,11 @@ impl InflightQueue {
         self.store_u16(VERSION_AT, 1);
     }
 
+    /// Whether memory of the region has vanished.
+    pub(crate) fn has_vanished(&self) -> bool {
+        self.slot.map.has_vanished()
+    }
+
     /// What the part says of itself, each word read once.
     pub(super) fn header(&self) -> Header {
         Header {

@@ -35,6 +35,11 @@ pub enum MemError {
          or allow unsealed memory in the configuration"
     )]
     NotSealed(RegionSpec),
+    /// More regions than this process can watch over.
+    #[error(
+        "memory region {0} is one too many: this process serves too many regions; disconnect some guests"
+    )]
+    Unguarded(RegionSpec),
     /// Two regions claim one guest or user address.
     #[error("memory region {new} overlaps {present}")]
     Overlap {

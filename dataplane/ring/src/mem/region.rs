@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::MemError;
+use super::guard::Guard;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -43,6 +44,8 @@ pub struct MemRegion {
     map: NonNull<u8>,
     map_len: usize,
     lead: usize,
+    /// Watches over the mapping. Goes first in `drop`.
+    guard: Option<Guard>,
     /// Kept open: a successor process and fixed buffers need the file, not only the mapping.
     file: Option<File>,
 }
@@ -74,14 +77,18 @@ impl MemRegion {
         let offset = i64::try_from(spec.fd_offset - lead).map_err(|_| MemError::TooLarge(spec))?;
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
         let map = mmap(&spec, map_len, flags, file.as_raw_fd(), offset)?;
-        let lead = usize::try_from(lead).map_err(|_| MemError::TooLarge(spec))?;
-        Ok(MemRegion {
+        let mut region = MemRegion {
             spec,
             map,
             map_len,
-            lead,
+            lead: usize::try_from(lead).unwrap_or_default(),
+            guard: None,
             file: Some(file),
-        })
+        };
+        let page = usize::try_from(page).map_err(|_| MemError::TooLarge(spec))?;
+        region.guard =
+            Some(Guard::new(map.as_ptr(), map_len, page).ok_or(MemError::Unguarded(spec))?);
+        Ok(region)
     }
 
     /// Maps private zeroed memory under the addresses of `spec`; for tests.
@@ -98,6 +105,7 @@ impl MemRegion {
             map,
             map_len,
             lead: 0,
+            guard: None,
             file: None,
         })
     }
@@ -112,6 +120,11 @@ impl MemRegion {
         self.file.as_ref()
     }
 
+    /// Whether memory of this region has vanished: its file was cut short. What is read there is zeros.
+    pub fn has_vanished(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_hit)
+    }
+
     /// Where the region's first byte is in this process. It stays there while the region lives.
     pub fn host_addr(&self) -> *mut u8 {
         // SAFETY: `lead < map_len` by construction, so the sum stays inside the mapping.
@@ -121,6 +134,7 @@ impl MemRegion {
 
 impl Drop for MemRegion {
     fn drop(&mut self) {
+        self.guard = None;
         // SAFETY: map and map_len come from the mmap of the constructor, and nobody else unmaps.
         // It can only fail for arguments that the constructor ruled out, so the result says nothing.
         unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };

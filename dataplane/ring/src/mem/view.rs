@@ -136,6 +136,11 @@ impl MemView {
         &self.regions
     }
 
+    /// Whether memory of a region has vanished: the guest's session must end.
+    pub fn has_vanished(&self) -> bool {
+        self.regions.iter().any(|region| region.has_vanished())
+    }
+
     /// Grows by one with each change of the table.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -83,6 +83,18 @@ impl GuestMemory {
         ranges
     }
 
+    /// Cuts the files behind all regions to nothing, as a hostile owner may. Touching the memory afterwards is fatal to
+    /// whoever is not prepared, the test included.
+    ///
+    /// # Errors
+    /// If the memory is sealed against it.
+    pub fn cut_off(&self) -> Result<(), GuestError> {
+        for region in self.regions() {
+            ftruncate(&region.fd, 0).map_err(GuestError::system("cutting guest memory off"))?;
+        }
+        Ok(())
+    }
+
     /// Copies bytes out of guest memory.
     ///
     /// # Panics
