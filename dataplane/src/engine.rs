@@ -125,7 +125,8 @@ impl Engine {
         }
     }
 
-    /// `notify` is called with a pool's name whenever its usage has changed. It must not block or call the engine.
+    /// `notify` is called with a pool's name whenever its usage has changed, and when its drive has gone or is back. It must
+    /// not block or call the engine.
     pub fn on_pool_change(&self, notify: impl Fn(&str) + Send + Sync + 'static) {
         self.inner.eraser.on_change(Box::new(notify));
     }

@@ -102,6 +102,7 @@ impl Engine {
         }
         drop(book);
         self.inner.eraser.remove(pool);
+        self.inner.eraser.changed(pool);
         self.inner.warden.look();
         Ok(Some(device))
     }

@@ -250,9 +250,8 @@ impl Core {
             return;
         };
         self.current = Some(id);
-        if ring.complete(slot, token, status, &mut self.slots, &mut self.driver) {
-            self.touch(id);
-        }
+        ring.complete(slot, token, status, &mut self.slots, &mut self.driver);
+        self.touch(id);
     }
 
     fn touch(&mut self, id: RingId) {

@@ -1,11 +1,14 @@
 //! A ring while a reactor serves it: requests in, answers out, and what is left to do when it must stop.
-#![allow(unsafe_code)] // Hands the buffers of a guest to a block device.
 
+mod drive;
+mod submit;
+
+use self::submit::submit;
 use super::presence::may_be_loss;
 use super::slots::Slots;
 use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
-use holdfast_bdev::{Driver, Io, IoChannel, IoStatus, Op, Token, WatchId};
-use holdfast_ring::blk::{Kind, Limits, Request, Status};
+use holdfast_bdev::{Driver, IoChannel, IoStatus, Token, WatchId};
+use holdfast_ring::blk::{Kind, Limits, Status};
 use holdfast_ring::{InflightSlot, MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
 use std::sync::Arc;
 use std::time::Instant;
@@ -179,76 +182,7 @@ impl Ring {
         }
     }
 
-    /// The drive is not there: the request waits, or fails if waiting is over.
-    fn wait_for_drive(&mut self, slot: u32, token: Token, slots: &mut Slots) {
-        if self.lost_until.is_some() {
-            self.parked.push((slot, token));
-        } else {
-            self.answer(slot, Status::IoErr, slots);
-        }
-    }
-
-    /// Follows what has become of the drive.
-    pub(super) fn set_presence(
-        &mut self,
-        presence: Presence,
-        slots: &mut Slots,
-        driver: &mut Driver,
-    ) {
-        match presence {
-            Presence::Here(device) => match device.open_channel(driver) {
-                Ok(channel) => {
-                    self.channel = Some(channel);
-                    self.lost_until = None;
-                    self.go_on(slots, driver);
-                }
-                Err(error) => {
-                    tracing::error!(export = %self.export, queue = self.index, %error,
-                        "The drive is back, but this ring cannot use it; its requests go on waiting");
-                }
-            },
-            Presence::Lost(until) => {
-                // What is still with the old device keeps that open until it has ended.
-                self.channel = None;
-                self.lost_until = until;
-                if until.is_none() {
-                    self.fail_parked(slots);
-                }
-            }
-            Presence::Sound => self.fail_parked(slots),
-        }
-    }
-
-    /// The same drive is back: what waited is done in the order it came.
-    fn go_on(&mut self, slots: &mut Slots, driver: &mut Driver) {
-        for (slot, token) in std::mem::take(&mut self.parked) {
-            if let Some((_, _, entry)) = slots.find(token) {
-                entry.flushing = false;
-                self.dispatch(slot, token, slots, driver);
-            }
-        }
-    }
-
-    fn fail_parked(&mut self, slots: &mut Slots) {
-        for (slot, _) in std::mem::take(&mut self.parked) {
-            self.answer(slot, Status::IoErr, slots);
-        }
-    }
-
-    /// Until when requests wait; none if none waits.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.lost_until
-    }
-
-    /// Waiting is over for this ring: what waits fails, and so does what comes, until the drive is back.
-    pub(super) fn give_up_waiting(&mut self, slots: &mut Slots) {
-        tracing::warn!(export = %self.export, queue = self.index, requests = self.parked.len(),
-            "The drive did not return in time: requests fail until it does");
-        self.lost_until = None;
-        self.fail_parked(slots);
-    }
-
-    /// The device is done with a request; true if it has been answered, false if a flush has to follow.
+    /// The device is done with a request: it is answered, made durable first, or put by.
     pub(super) fn complete(
         &mut self,
         slot: u32,
@@ -256,47 +190,33 @@ impl Ring {
         status: IoStatus,
         slots: &mut Slots,
         driver: &mut Driver,
-    ) -> bool {
+    ) {
         if status == IoStatus::Failed(libc::EFAULT) {
             // The kernel met a hole where we would have been signalled.
             self.condemn();
         }
         if may_be_loss(status) && self.may_wait() {
-            self.parked.push((slot, token));
-            return false;
+            return self.put_by(slot, token, slots);
         }
         let Some((_, _, entry)) = slots.find(token) else {
-            return false;
+            return;
         };
         let changes = matches!(entry.request.kind(), Kind::Out | Kind::WriteZeroes { .. });
         let durable = !self.disk.writethrough || !changes || entry.flushing;
-        if status == IoStatus::Ok && !durable {
-            entry.flushing = true;
-            match &mut self.channel {
-                Some(channel) => {
-                    submit(channel.as_mut(), Kind::Flush, &entry.request, token, driver);
-                }
-                None => self.wait_for_drive(slot, token, slots),
-            }
-            return false;
+        if status != IoStatus::Ok || durable {
+            return self.answer(slot, answer_to(status), slots);
         }
-        self.answer(slot, answer_to(status), slots);
-        true
-    }
-
-    /// A request has failed as requests fail on a lost drive: whether it may wait for the drive or a verdict.
-    fn may_wait(&self) -> bool {
-        match (&self.channel, &self.suspect) {
-            (Some(_), Some(suspect)) => {
-                suspect.tell();
-                true
+        entry.flushing = true;
+        match &mut self.channel {
+            Some(channel) => {
+                let request = &entry.request;
+                submit(channel.as_mut(), Kind::Flush, request, token, driver);
             }
-            (Some(_), None) => false,
-            (None, _) => self.lost_until.is_some(),
+            None => self.wait_for_drive(slot, token, slots),
         }
     }
 
-    fn answer(&mut self, slot: u32, status: Status, slots: &mut Slots) {
+    pub(super) fn answer(&mut self, slot: u32, status: Status, slots: &mut Slots) {
         let request = slots.request(slot);
         if self.older > 0 && request.epoch() != Some(self.queue.view().epoch()) {
             self.older -= 1;
@@ -381,13 +301,8 @@ impl Ring {
     /// What waits for a drive is left to a successor; without an in-flight region there is none, and it fails.
     pub(super) fn stop(&mut self, reply: Reply<RingEnd>, slots: &mut Slots) {
         self.stopping = Some(reply);
-        for (slot, _) in std::mem::take(&mut self.parked) {
-            if self.queue.forget(slots.request(slot).head()) {
-                slots.request(slot).reset();
-                slots.free(slot);
-            } else {
-                self.answer(slot, Status::IoErr, slots);
-            }
+        for (slot, token) in std::mem::take(&mut self.parked) {
+            self.put_by(slot, token, slots);
         }
     }
 
@@ -442,38 +357,6 @@ impl Ring {
 
     fn is_parked(&self) -> bool {
         self.given_up || self.stopping.is_some() || self.queue.poison().is_some()
-    }
-}
-
-/// Hands a request that needs a device to the device.
-fn submit(
-    channel: &mut dyn IoChannel,
-    kind: Kind,
-    request: &Request,
-    token: Token,
-    driver: &mut Driver,
-) {
-    let transfer = |op| {
-        // SAFETY: the request stays in its slot, and with it the iovecs and the mapping of the guest's memory, until the
-        // completion for `token` has been taken from the driver: it is answered only then, or while no device has it;
-        // and a reactor drops its driver before its slots.
-        unsafe { Io::with_buffers(op, request.offset_bytes(), request.iov(), token) }
-    };
-    let op = match kind {
-        Kind::In => return channel.submit(driver, transfer(Op::Read)),
-        Kind::Out => return channel.submit(driver, transfer(Op::Write)),
-        Kind::Discard => Op::Discard,
-        Kind::WriteZeroes { may_unmap } => Op::WriteZeroes { may_unmap },
-        Kind::Flush | Kind::GetId | Kind::Rejected(_) => {
-            return channel.submit(driver, Io::without_buffers(Op::Flush, 0, 0, token));
-        }
-    };
-    // At least one range: `pop` rejects a request without.
-    let parts = u32::try_from(request.ranges().len()).unwrap_or(u32::MAX);
-    let part = driver.join(token, parts);
-    for range in request.ranges() {
-        let io = Io::without_buffers(op, range.offset_bytes, range.len_bytes, part);
-        channel.submit(driver, io);
     }
 }
 

@@ -3,6 +3,8 @@
 
 use crate::{EngineError, ExportSpec};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -30,7 +32,7 @@ impl Socket {
             let path = path.clone();
             return Err(EngineError::SocketPathTooLong { path, len });
         }
-        if UnixStream::connect(path).is_ok() {
+        if is_served(path) {
             return Err(EngineError::SocketInUse { path: path.clone() });
         }
         let failed = |step| {
@@ -86,6 +88,16 @@ impl Drop for Socket {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether somebody listens there. Does not wait: one whose queue is full listens as well.
+fn is_served(path: &Path) -> bool {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let (Ok(socket), Ok(address)) = (socket, SocketAddrUnix::new(path)) else {
+        return false;
+    };
+    matches!(connect(&socket, &address), Ok(()) | Err(Errno::AGAIN))
 }
 
 fn split(path: &Path) -> io::Result<(&Path, &str)> {

@@ -18,10 +18,6 @@ const UNSAFE_ROOMS: &[(&str, &str)] = &[
         "hands guest buffers to a block device",
     ),
     (
-        "dataplane/src/session/",
-        "file descriptors that arrive from the peer",
-    ),
-    (
         "dataplane/testkit/src/",
         "the driver side of guest memory, tests only",
     ),

@@ -1,0 +1,104 @@
+//! A ring whose drive goes and comes back: what waits, for how long, and in which order it goes on.
+
+use super::Ring;
+use crate::reactor::Presence;
+use crate::reactor::slots::Slots;
+use holdfast_bdev::{Driver, Token};
+use holdfast_ring::blk::Status;
+use std::time::Instant;
+
+impl Ring {
+    /// The drive is not there: the request waits, or fails if waiting is over.
+    pub(super) fn wait_for_drive(&mut self, slot: u32, token: Token, slots: &mut Slots) {
+        if self.lost_until.is_some() {
+            self.put_by(slot, token, slots);
+        } else {
+            self.answer(slot, Status::IoErr, slots);
+        }
+    }
+
+    /// Follows what has become of the drive.
+    pub(in crate::reactor) fn set_presence(
+        &mut self,
+        presence: Presence,
+        slots: &mut Slots,
+        driver: &mut Driver,
+    ) {
+        match presence {
+            Presence::Here(device) => match device.open_channel(driver) {
+                Ok(channel) => {
+                    self.channel = Some(channel);
+                    self.lost_until = None;
+                    self.go_on(slots, driver);
+                }
+                Err(error) => {
+                    tracing::error!(export = %self.export, queue = self.index, %error,
+                        "The drive is back, but this ring cannot use it; its requests go on waiting");
+                }
+            },
+            Presence::Lost(until) => {
+                // What is still with the old device keeps that open until it has ended.
+                self.channel = None;
+                self.lost_until = until;
+                if until.is_none() {
+                    self.fail_parked(slots);
+                }
+            }
+            Presence::Sound => self.fail_parked(slots),
+        }
+    }
+
+    /// The same drive is back: what waited is done in the order it came.
+    fn go_on(&mut self, slots: &mut Slots, driver: &mut Driver) {
+        for (slot, token) in std::mem::take(&mut self.parked) {
+            if let Some((_, _, entry)) = slots.find(token) {
+                entry.flushing = false;
+                self.dispatch(slot, token, slots, driver);
+            }
+        }
+    }
+
+    fn fail_parked(&mut self, slots: &mut Slots) {
+        for (slot, _) in std::mem::take(&mut self.parked) {
+            self.answer(slot, Status::IoErr, slots);
+        }
+    }
+
+    /// Until when requests wait; none if none waits.
+    pub(in crate::reactor) fn deadline(&self) -> Option<Instant> {
+        self.lost_until
+    }
+
+    /// Waiting is over for this ring: what waits fails, and so does what comes, until the drive is back.
+    pub(in crate::reactor) fn give_up_waiting(&mut self, slots: &mut Slots) {
+        tracing::warn!(export = %self.export, queue = self.index, requests = self.parked.len(),
+            "The drive did not return in time: requests fail until it does");
+        self.lost_until = None;
+        self.fail_parked(slots);
+    }
+
+    /// A request that waits, for the drive or for the verdict on it. One of a ring that stops is left to a successor;
+    /// without an in-flight region there is none, and it fails.
+    pub(super) fn put_by(&mut self, slot: u32, token: Token, slots: &mut Slots) {
+        if self.stopping.is_none() {
+            self.parked.push((slot, token));
+        } else if self.queue.forget(slots.request(slot).head()) {
+            slots.request(slot).reset();
+            slots.free(slot);
+        } else {
+            self.answer(slot, Status::IoErr, slots);
+        }
+    }
+
+    /// A request has failed as requests fail on a lost drive: whether it may wait for the drive or a verdict.
+    pub(super) fn may_wait(&self) -> bool {
+        match (&self.channel, &self.suspect) {
+            (Some(_), Some(suspect)) => {
+                suspect.tell();
+                true
+            }
+            (Some(_), None) => false,
+            (None, _) => self.lost_until.is_some(),
+        }
+    }
+}
