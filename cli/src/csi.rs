@@ -10,14 +10,13 @@ use crate::args::Output;
 use answer::Answer;
 use anyhow::Context;
 use std::time::Duration;
-use tonic::transport::Channel;
 
 /// What to call, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The CSI socket, as unix:///run/holdfast/csi.sock.
-    #[arg(long, env = "CSI_ENDPOINT", global = true, default_value = "")]
-    endpoint: String,
+    #[arg(long, env = "CSI_ENDPOINT", global = true)]
+    endpoint: Option<String>,
     /// How the result is printed.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Output,
@@ -39,29 +38,30 @@ enum Call {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        !args.endpoint.is_empty(),
-        "--endpoint is missing: give it or set CSI_ENDPOINT"
-    );
+    let endpoint = args
+        .endpoint
+        .context("--endpoint is missing: give it or set CSI_ENDPOINT")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let (limit, output) = (Duration::from_secs(args.timeout_seconds), args.output);
+    let limit = Duration::from_secs(args.timeout_seconds);
     let answer = runtime.block_on(async {
-        tokio::time::timeout(limit, call(args))
+        tokio::time::timeout(limit, args.call.make(&endpoint))
             .await
             .with_context(|| format!("no answer within {limit:?}"))?
     })?;
-    answer.print(output)
+    answer.print(args.output)
 }
 
-async fn call(args: Args) -> anyhow::Result<Answer> {
-    let channel: Channel = holdfast_csi::connect(&args.endpoint).await?;
-    let answered = match args.call {
-        Call::Identity(call) => call.make(channel).await,
-        Call::Controller(call) => call.make(channel).await,
-        Call::Node(call) => call.make(channel).await,
-    };
-    answered.map_err(|status| answer::explain(&status))
+impl Call {
+    async fn make(self, endpoint: &str) -> anyhow::Result<Answer> {
+        let channel = holdfast_csi::connect(endpoint).await?;
+        let answered = match self {
+            Call::Identity(call) => call.make(channel).await,
+            Call::Controller(call) => call.make(channel).await,
+            Call::Node(call) => call.make(channel).await,
+        };
+        answered.map_err(|status| answer::explain(&status))
+    }
 }

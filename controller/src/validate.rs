@@ -12,6 +12,9 @@ use holdfast_proto::csi::v1::{
 };
 use holdfast_store::Store;
 
+/// Keys that the external provisioner adds to the context it keeps.
+const KUBERNETES_PREFIX: &str = "storage.kubernetes.io/";
+
 pub(crate) async fn validate<S: Store>(
     controller: &Controller<S>,
     request: ValidateVolumeCapabilitiesRequest,
@@ -47,7 +50,9 @@ fn objection(volume: &SplitVolume, request: &ValidateVolumeCapabilitiesRequest) 
         return Some(status.message().to_owned());
     }
     let ours = volume::context(volume);
-    let foreign = |(key, value): &(&String, &String)| ours.get(*key) != Some(*value);
+    let foreign = |(key, value): &(&String, &String)| {
+        !key.starts_with(KUBERNETES_PREFIX) && ours.get(*key) != Some(*value)
+    };
     if let Some((key, value)) = request.volume_context.iter().find(foreign) {
         return Some(format!("volume_context {key}={value} is not the volume's"));
     }

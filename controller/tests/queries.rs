@@ -138,6 +138,11 @@ async fn capabilities_are_confirmed_only_where_all_is_served() {
         ..Default::default()
     };
     assert_eq!(objection(&house, ask()).await, None);
+    let mut kept = ask();
+    let provisioner = "storage.kubernetes.io/csiProvisionerIdentity";
+    kept.volume_context
+        .insert(provisioner.to_owned(), "x".to_owned());
+    assert_eq!(objection(&house, kept).await, None);
     let mut shared = ask();
     shared
         .volume_capabilities
