@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod foreign;
 pub mod frontend;
 pub mod raw;
 pub mod reference;

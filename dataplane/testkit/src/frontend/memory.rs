@@ -154,7 +154,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn new(guest_addr: u64, size: u64, sealed: bool) -> Result<Region, GuestError> {
+    pub(crate) fn new(guest_addr: u64, size: u64, sealed: bool) -> Result<Region, GuestError> {
         let fd = memfd_create(
             "holdfast-testkit",
             MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
@@ -208,7 +208,8 @@ impl Region {
         self.host.as_ptr().expose_provenance() as u64
     }
 
-    fn at(&self, offset: usize, len: usize) -> *mut u8 {
+    /// Where a range of the region is in this process.
+    pub(crate) fn at(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(
             offset.checked_add(len).is_some_and(|end| end <= self.len()),
             "inside the region"

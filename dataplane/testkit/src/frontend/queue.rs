@@ -4,6 +4,7 @@ mod call;
 mod wait;
 
 pub use wait::wait_any;
+pub(crate) use wait::wait_fd;
 pub(super) use wait::{borrow, wait_readable};
 
 use super::error::GuestError;

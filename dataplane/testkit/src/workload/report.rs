@@ -34,7 +34,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn repeated(queue: usize, head: u32) -> Finding {
+    pub(crate) fn repeated(queue: usize, head: u32) -> Finding {
         let detail = format!("queue {queue}: head {head} was used and is not outstanding");
         Finding {
             flaw: Flaw::Repeated,
@@ -108,7 +108,7 @@ impl Report {
             .count()
     }
 
-    pub(super) fn count(&mut self, change: Change) {
+    pub(crate) fn count(&mut self, change: Change) {
         *match change {
             Change::Read => &mut self.reads,
             Change::Write => &mut self.writes,
@@ -118,7 +118,7 @@ impl Report {
         } += 1;
     }
 
-    pub(super) fn answered(&mut self, ok: bool) {
+    pub(crate) fn answered(&mut self, ok: bool) {
         *if ok {
             &mut self.succeeded
         } else {
@@ -126,11 +126,11 @@ impl Report {
         } += 1;
     }
 
-    pub(super) fn verified(&mut self, sectors: u64) {
+    pub(crate) fn verified(&mut self, sectors: u64) {
         self.sectors_verified += sectors;
     }
 
-    pub(super) fn find(&mut self, finding: Finding) {
+    pub(crate) fn find(&mut self, finding: Finding) {
         self.flaws += 1;
         if self.findings.len() < FINDINGS_KEPT {
             self.findings.push(finding);

@@ -179,6 +179,11 @@ pub(in crate::frontend) fn wait_readable(
     poll_until(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], until)
 }
 
+/// As [`wait_readable`], for whatever owns a descriptor.
+pub(crate) fn wait_fd(owner: &impl AsRawFd, until: Instant) -> Result<bool, GuestError> {
+    wait_readable(borrow(owner), until)
+}
+
 fn poll_until(fds: &mut [PollFd<'_>], until: Instant) -> Result<bool, GuestError> {
     // Bound: the deadline; a signal may cut a wait short.
     loop {
