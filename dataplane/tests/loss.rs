@@ -3,140 +3,14 @@
 
 mod common;
 
+use common::drive::{Drive, LONG, MIB};
 use common::{Bench, eventually, pattern};
-use holdfast_bdev::{Effect, ErrorDevice, Fault, Malloc, Uring, UringOptions};
-use holdfast_dataplane::{
-    Engine, EngineConfig, EngineError, ErrorKind, ExportSpec, OnDeviceLoss, Opener, PoolError,
-    PoolSpec, Source,
-};
-use holdfast_testkit::frontend::{Guest, Layout, Op, status};
+use holdfast_bdev::{Effect, Fault, Uring, UringOptions};
+use holdfast_dataplane::{EngineError, ErrorKind, OnDeviceLoss, PoolError, PoolSpec};
+use holdfast_testkit::frontend::{Layout, Op, status};
 use holdfast_testkit::workload::{Plan, Workload};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-const MIB: u64 = 1 << 20;
-const LONG: OnDeviceLoss = OnDeviceLoss::Hold(Duration::from_secs(600));
-
-/// A drive in a file. Pulled, it fails every request; put back, it is opened anew.
-struct Drive {
-    bench: Bench,
-    path: PathBuf,
-    /// What the engine has opened last: pulling it is a fault for all.
-    opened: Arc<Mutex<Vec<ErrorDevice>>>,
-}
-
-impl Drive {
-    fn new(name: &str) -> Drive {
-        let opened = Arc::new(Mutex::new(Vec::new()));
-        let list = Arc::clone(&opened);
-        let opener = Opener::new(move |path| {
-            let device = ErrorDevice::new(Arc::new(Uring::open(path, UringOptions::default())?));
-            list.lock().unwrap().push(device.clone());
-            Ok(Arc::new(device))
-        });
-        let engine = Engine::start(EngineConfig {
-            opener,
-            ..EngineConfig::default()
-        })
-        .unwrap();
-        let bench = Bench {
-            engine,
-            dir: tempfile::tempdir().unwrap(),
-        };
-        bench.serve("bystander", Arc::new(Malloc::new(16 * MIB, 512).unwrap()));
-        let path = std::env::current_exe()
-            .unwrap()
-            .with_file_name(format!("loss-{name}.pool"));
-        let _ = std::fs::remove_file(&path);
-        let drive = Drive {
-            bench,
-            path,
-            opened,
-        };
-        drive.engine().open_pool(&drive.spec()).unwrap();
-        drive
-    }
-
-    fn engine(&self) -> &Engine {
-        &self.bench.engine
-    }
-
-    fn spec(&self) -> PoolSpec {
-        PoolSpec {
-            name: "pool".into(),
-            path: self.path.clone(),
-            create_bytes: Some(64 * MIB),
-            force: false,
-            expect_uuid: None,
-            identity: "serial 1".into(),
-        }
-    }
-
-    /// A volume of 8 MiB, exported, with its guest.
-    fn guest(&self, id: &str, on_device_loss: OnDeviceLoss) -> Guest {
-        self.engine().create_volume("pool", id, 8 * MIB).unwrap();
-        let source = Source::Volume {
-            pool: "pool".into(),
-            id: id.into(),
-        };
-        let spec = ExportSpec::new(id, source, self.bench.socket(id));
-        self.engine()
-            .export(&ExportSpec {
-                on_device_loss,
-                ..spec
-            })
-            .unwrap();
-        Guest::builder()
-            .queues(2)
-            .inflight()
-            .connect(self.bench.socket(id))
-            .unwrap()
-    }
-
-    /// Pulls the drive: from now on everything on it fails, and its path leads nowhere.
-    fn pull(&self) {
-        std::fs::rename(&self.path, self.away()).unwrap();
-        let device = self.handle();
-        device.inject(Fault::new(Effect::Fail(libc::ENODEV)));
-    }
-
-    /// A handle on what the engine has open. Dropped soon: it keeps the drive held.
-    fn handle(&self) -> ErrorDevice {
-        self.opened.lock().unwrap().pop().unwrap()
-    }
-
-    fn put_back(&self) {
-        std::fs::rename(self.away(), &self.path).unwrap();
-    }
-
-    fn away(&self) -> PathBuf {
-        self.path.with_extension("away")
-    }
-
-    fn wait_lost(&self, lost: bool) {
-        eventually("the engine has noticed", || {
-            self.engine().pool("pool").unwrap().lost == lost
-        });
-    }
-
-    /// The disk on another device is served as ever.
-    fn check_bystander(&self) {
-        let mut guest = Guest::builder()
-            .connect(self.bench.socket("bystander"))
-            .unwrap();
-        guest.queue(0).write(0, &pattern(1, 4096)).unwrap();
-        assert_eq!(guest.queue(0).read(0, 4096).unwrap(), pattern(1, 4096));
-    }
-}
-
-impl Drop for Drive {
-    fn drop(&mut self) {
-        for path in [&self.path, &self.away()] {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
 
 #[test]
 fn drive_pulled_under_load_and_put_back_costs_no_error_and_no_write() {

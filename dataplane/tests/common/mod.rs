@@ -1,6 +1,8 @@
 //! An engine with one device on one socket, for tests of what a front end meets.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod drive;
+
 use holdfast_bdev::{BlockDevice, DriverKind, Malloc};
 use holdfast_dataplane::{Engine, EngineConfig, ExportSpec, Source};
 use std::path::PathBuf;
