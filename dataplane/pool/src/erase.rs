@@ -6,6 +6,7 @@ use crate::layout::EXTENT_BYTES;
 use crate::pool::Pool;
 use crate::space::{Extent, total};
 use holdfast_bdev::{BdevError, BlockDevice};
+use holdfast_crash::crash_point;
 use std::sync::PoisonError;
 
 /// How much of each MiB is read back after erasing.
@@ -30,7 +31,9 @@ impl Pool {
         let _one_at_a_time = self.eraser.lock().unwrap_or_else(PoisonError::into_inner);
         // The table is not locked while the drive is busy: what waits to be erased cannot be given to anybody meanwhile.
         let target = self.lock().table.next_to_erase(max_bytes);
+        crash_point!("erase.chosen");
         erase(&*self.device, &target)?;
+        crash_point!("erase.zeroed");
         let pending_bytes = self.change(|table| {
             table.mark_erased(&target);
             Ok(table.pending_bytes())

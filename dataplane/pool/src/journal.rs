@@ -16,6 +16,7 @@ use crate::error::PoolError;
 use crate::superblock::Superblock;
 use crate::table::Table;
 use holdfast_bdev::{BdevError, BlockDevice};
+use holdfast_crash::crash_point;
 use uuid::Uuid;
 
 /// A table copy as it was read.
@@ -112,10 +113,12 @@ impl Journal {
         let bytes = codec::encode(table, self.uuid, self.generation);
         self.settled = false;
         let other = 1 - self.current;
+        crash_point!("table.encoded");
         self.write(device, other, &bytes)
             .map_err(|source| PoolError::TableWrite { source })?;
         let stale = self.current;
         self.current = other;
+        crash_point!("table.first-copy");
         match self.write(device, stale, &bytes) {
             Ok(()) => self.settled = true,
             // The change is durable, so it did happen. The next call mends the second copy before it does anything.
@@ -123,6 +126,7 @@ impl Journal {
                 tracing::warn!(copy = stale, %error, "The second table copy could not be written");
             }
         }
+        crash_point!("table.both-copies");
         Ok(())
     }
 
@@ -166,6 +170,7 @@ impl Journal {
 
     fn write(&self, device: &dyn BlockDevice, copy: usize, bytes: &[u8]) -> Result<(), BdevError> {
         device.write_at(self.offsets[copy], bytes)?;
+        crash_point!("table.unflushed");
         device.flush()
     }
 }

@@ -15,6 +15,7 @@ use crate::blk::{Limits, Request};
 use crate::inflight::{InflightQueue, InflightSlot, Recovered};
 use crate::mem::{MemView, Window};
 use heads::Heads;
+use holdfast_crash::crash_point;
 use rings::{DescIndex, Rings};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -129,6 +130,7 @@ impl SplitQueue {
     pub fn pop(&mut self, request: &mut Request, limits: &Limits) -> Result<bool, QueueError> {
         let popped = self.pop_chain(request.chain_mut()).and_then(|popped| {
             if popped {
+                crash_point!("pop.marked");
                 request.parse(limits).map_err(|error| {
                     self.take_back(request.head());
                     self.poisoned(error)
@@ -171,6 +173,7 @@ impl SplitQueue {
             return;
         }
         self.rings.write_used(self.next_used, head, used_len);
+        crash_point!("push.used-element");
         self.next_used = self.next_used.wrapping_add(1);
         if let Some(inflight) = &mut self.inflight {
             inflight.stage(head);
@@ -192,7 +195,9 @@ impl SplitQueue {
             return false;
         }
         let (old, new) = (self.published_used, self.next_used);
+        crash_point!("publish.staged");
         self.rings.store_used_idx(new);
+        crash_point!("publish.used-idx");
         self.published_used = new;
         if let Some(inflight) = &mut self.inflight {
             inflight.settle(&self.batch, new);
@@ -244,6 +249,7 @@ impl SplitQueue {
     pub fn swap_view(&mut self, view: Arc<MemView>) -> Result<(), QueueError> {
         match Rings::resolve(view, &self.layout, self.features) {
             Ok(rings) => {
+                crash_point!("swap-view.resolved");
                 self.rings = rings;
                 self.window = Window::NONE;
                 Ok(())
@@ -308,6 +314,7 @@ impl SplitQueue {
         if !self.replayed {
             self.next_avail = self.next_avail.wrapping_add(1);
         }
+        crash_point!("pop.taken");
         chain.start(head, Rc::clone(self.rings.shared_view()));
         let walked = chain::walk(&self.rings, self.features, &mut self.window, index, chain);
         match (&walked, &mut self.inflight) {
@@ -324,6 +331,7 @@ impl SplitQueue {
         self.replayed = false;
         if !self.replay.is_empty() {
             self.replayed = true;
+            crash_point!("replay.next");
             return Ok(self.replay.pop());
         }
         if self.next_avail == self.avail_idx {

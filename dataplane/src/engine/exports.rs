@@ -7,6 +7,7 @@ use crate::reactor::{Disk, Presence};
 use crate::session::{Backing, Command, Export};
 use crate::{EngineError, ExportInfo, ExportSpec, Source};
 use holdfast_bdev::{BlockDevice, Info, Split};
+use holdfast_crash::crash_point;
 use holdfast_pool::Pool;
 use holdfast_ring::blk::Limits;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ impl Engine {
         }
         book.check_unused(&spec.source)?;
         let source = open_source(&book, &spec.source)?;
+        crash_point!("export.opened");
         let info = source.device.info();
         let backing = |hang_up| Backing {
             export: spec.name.as_str().into(),
@@ -59,6 +61,7 @@ impl Engine {
             split: source.split,
             ending: false,
         };
+        crash_point!("export.listening");
         let info = exported.info();
         book.exports.insert(spec.name.clone(), exported);
         Ok(info)
@@ -79,6 +82,7 @@ impl Engine {
                 name: name.to_owned(),
             });
         }
+        crash_point!("unexport.ended");
         self.book().exports.remove(name);
         Ok(true)
     }

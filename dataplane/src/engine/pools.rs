@@ -5,6 +5,7 @@ use super::{Engine, lock};
 use crate::session::Command;
 use crate::{EngineError, Extent, PoolInfo, PoolSpec, Source, VolumeInfo};
 use holdfast_bdev::{BlockDevice, Extent as DeviceExtent, Uring};
+use holdfast_crash::crash_point;
 use holdfast_pool::{FormatOptions, Pool, PoolError};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +26,7 @@ impl Engine {
         };
         let (device, fresh) = self.open_device(spec)?;
         let pool = Arc::new(open_or_format(&device, spec, fresh).map_err(failed)?);
+        crash_point!("pool.opened");
         pool.expect(spec.expect_uuid, Some(&spec.identity))
             .map_err(failed)?;
         let open = OpenPool {
@@ -101,6 +103,7 @@ impl Engine {
         size_bytes: u64,
     ) -> Result<VolumeInfo, EngineError> {
         let made = self.with_pool(pool, |pool| pool.allocate(id, size_bytes))?;
+        crash_point!("allocate.durable");
         self.inner.eraser.changed(pool);
         Ok(made.into())
     }
@@ -118,6 +121,7 @@ impl Engine {
     ) -> Result<VolumeInfo, EngineError> {
         let _one_at_a_time = lock(&self.inner.growing);
         let grown = self.with_pool(pool, |pool| pool.grow(id, size_bytes))?;
+        crash_point!("grow.durable");
         let source = volume_source(pool, id);
         let mut book = self.book();
         let user = book
@@ -134,6 +138,7 @@ impl Engine {
                     source,
                 })?;
             user.size_bytes = grown.size_bytes;
+            crash_point!("grow.extents");
             user.export.tell(Command::Resize(grown.size_bytes));
         }
         drop(book);
@@ -153,6 +158,7 @@ impl Engine {
         book.leaving.insert(source.clone());
         drop(book);
         let released = self.with_pool(pool, |pool| pool.release(id));
+        crash_point!("release.durable");
         self.book().leaving.remove(&source);
         self.inner.eraser.changed(pool);
         released

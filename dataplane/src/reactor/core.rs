@@ -6,6 +6,7 @@ use super::{Message, PeerEvent, Presence, RingId, RingSetup};
 use crate::EngineError;
 use crate::mailbox::Mailbox;
 use holdfast_bdev::{Completion, Driver, DriverKind, Events};
+use holdfast_crash::crash_point;
 use holdfast_ring::vanished_memory_count;
 use slotmap::{Key, KeyData, SlotMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -192,12 +193,14 @@ impl Core {
 
     fn start(&mut self, setup: RingSetup) -> Result<RingId, String> {
         let ring = Ring::new(setup, &mut self.driver)?;
+        crash_point!("start.recovered");
         // A guest that was promised an interrupt by a former owner gets it now.
         ring.interrupt();
         let id = self.rings.insert(ring);
         let kick = self.rings[id].kick.take();
         self.set_kick(id, kick);
         self.await_drive(id);
+        crash_point!("start.watched");
         // Requests may be waiting already, and nobody kicks for them again.
         self.heat(id);
         Ok(id)
@@ -245,6 +248,7 @@ impl Core {
         let Some((slot, id, _)) = self.slots.find(token) else {
             return;
         };
+        crash_point!("complete.taken");
         // A ring stays until its last request has been answered, so it is there.
         let Some(ring) = self.rings.get_mut(id) else {
             return;

@@ -8,6 +8,7 @@ use super::presence::may_be_loss;
 use super::slots::Slots;
 use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
 use holdfast_bdev::{Driver, IoChannel, IoStatus, Token, WatchId};
+use holdfast_crash::crash_point;
 use holdfast_ring::blk::{Kind, Limits, Status};
 use holdfast_ring::{InflightSlot, MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
 use std::sync::Arc;
@@ -153,7 +154,9 @@ impl Ring {
             match self.queue.pop(slots.request(slot), &self.disk.limits) {
                 Ok(true) => {
                     let token = slots.fill(slot, id);
+                    crash_point!("dispatch.before");
                     self.dispatch(slot, token, slots, driver);
+                    crash_point!("dispatch.after");
                 }
                 Ok(false) if taken == 0 => return Found::Nothing,
                 Ok(false) => return Found::Some,
@@ -222,6 +225,7 @@ impl Ring {
             self.older -= 1;
         }
         let (head, used_len) = (request.head(), request.finish(status));
+        crash_point!("answer.finished");
         self.queue.push(head, used_len);
         slots.free(slot);
         self.tell_if_drained();
@@ -238,7 +242,9 @@ impl Ring {
     /// Shows the guest its answers, and interrupts it if it wants that.
     pub(super) fn publish(&mut self) {
         if self.queue.publish() {
+            crash_point!("interrupt.before");
             self.interrupt();
+            crash_point!("interrupt.after");
         }
     }
 
@@ -272,11 +278,13 @@ impl Ring {
 
     /// Follows a change of guest memory.
     pub(super) fn swap_view(&mut self, view: Arc<MemView>, reply: Reply<Swap>) {
+        crash_point!("swap-view.asked");
         let was_sound = self.queue.poison().is_none();
         match self.queue.swap_view(view) {
             Err(error) if was_sound => self.park(&error),
             _ => {}
         }
+        crash_point!("swap-view.done");
         let _ = reply.send(Swap::Done);
         self.older = self.queue.outstanding();
         self.waiting.push(reply);
@@ -300,6 +308,7 @@ impl Ring {
     /// Takes no more requests; whoever asked is told when the last has been answered.
     /// What waits for a drive is left to a successor; without an in-flight region there is none, and it fails.
     pub(super) fn stop(&mut self, reply: Reply<RingEnd>, slots: &mut Slots) {
+        crash_point!("stop.asked");
         self.stopping = Some(reply);
         for (slot, token) in std::mem::take(&mut self.parked) {
             self.put_by(slot, token, slots);
@@ -314,6 +323,7 @@ impl Ring {
     /// Gives the ring back.
     pub(super) fn end(mut self) {
         self.publish();
+        crash_point!("stop.drained");
         let end = RingEnd {
             last_avail: self.queue.last_avail(),
         };

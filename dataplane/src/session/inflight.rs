@@ -2,6 +2,7 @@
 //! while we are away, and gives it to whoever listens next.
 
 use super::{Queue, Session};
+use holdfast_crash::crash_point;
 use holdfast_ring::{InflightError, InflightMap};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -18,7 +19,9 @@ impl Session {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = File::from(rustix::fs::open(&self.backing.folder, flags, mode)?);
+        crash_point!("inflight.unsized");
         file.set_len(bytes)?;
+        crash_point!("inflight.made");
         Ok((file, bytes))
     }
 
@@ -31,6 +34,7 @@ impl Session {
         queue_size: u16,
     ) -> Result<(), InflightError> {
         let map = InflightMap::map(OwnedFd::from(file), part, queues, queue_size)?;
+        crash_point!("inflight.mapped");
         self.stop_all();
         self.inflight = Some(Arc::new(map));
         self.queues.iter_mut().for_each(Queue::reconsider);

@@ -3,6 +3,7 @@
 
 use super::Session;
 use crate::reactor::Swap;
+use holdfast_crash::crash_point;
 use holdfast_ring::{MemError, MemRegion, MemView, RegionSpec};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -54,12 +55,14 @@ impl Session {
             .iter()
             .filter_map(|queue| queue.swap_view(reactors, &view))
             .collect();
+        crash_point!("memory.spread");
         self.view = view;
         for answer in answers {
             // The guest may use new memory as soon as we answer, so every ring must have it by then.
             let wanted = if gone { Swap::Drained } else { Swap::Done };
             while answer.recv().is_ok_and(|now| now != wanted) {}
         }
+        crash_point!("memory.changed");
         self.queues.iter_mut().for_each(super::Queue::reconsider);
     }
 

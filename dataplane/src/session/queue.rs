@@ -4,6 +4,7 @@ use super::{Backing, features};
 use crate::reactor::{
     Disk, Message, PeerEvent, Presence, Reactors, RingEnd, RingKey, RingSetup, Swap,
 };
+use holdfast_crash::crash_point;
 use holdfast_ring::{InflightMap, InflightSlot, MemView, QueueLayout, SplitQueue};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -93,6 +94,7 @@ impl Queue {
             hang_up: backing.hang_up.clone(),
             disk: terms.disk,
         });
+        crash_point!("start.handed-over");
         let reactor = backing.reactors.pick();
         let started = backing
             .reactors
@@ -124,6 +126,7 @@ impl Queue {
     pub(super) fn finish_stop(&mut self, answer: Option<Receiver<RingEnd>>) {
         // A reactor that has ended waited for its requests, but can no longer tell the position: the last one known stays.
         if let Some(end) = answer.and_then(|answer| answer.recv().ok()) {
+            crash_point!("stop.taken-back");
             self.base = end.last_avail;
         }
     }

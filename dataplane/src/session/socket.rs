@@ -2,6 +2,7 @@
 //! finds it complete, and removed only while it is ours.
 
 use crate::{EngineError, ExportSpec};
+use holdfast_crash::crash_point;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -54,7 +55,9 @@ impl Socket {
         let _ = std::fs::remove_file(&other); // What a killed predecessor left.
         let listener = UnixListener::bind(&other).map_err(failed("bind"))?;
         let settled = settle(&other, spec).and_then(|inode| {
+            crash_point!("listen.bound");
             std::fs::rename(&other, path)?;
+            crash_point!("listen.named");
             Ok(inode)
         });
         match settled {

@@ -7,6 +7,7 @@ use super::{Backing, Session};
 use crate::mailbox::Mailbox;
 use crate::reactor::{Notice, Presence};
 use crate::{EngineError, ExportSpec};
+use holdfast_crash::crash_point;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -144,11 +145,13 @@ impl Host {
         tracing::info!(%export, "A front end has connected");
         let session = Arc::new(Mutex::new(Session::new(self.backing.clone())));
         *self.line.lock() = connection.try_clone().ok();
+        crash_point!("session.accepted");
         let conversation = AssertUnwindSafe(|| self.converse(connection, &session));
         match catch_unwind(conversation) {
             Ok(why) => tracing::info!(%export, %why, "A front end has gone"),
             Err(_) => tracing::error!(%export, "A session ended by a bug; its volume stays"),
         }
+        crash_point!("session.over");
         *self.line.lock() = None;
         lock(&session).stop_all();
     }

@@ -15,6 +15,11 @@ const KUBE_CLIENT: &str = "kube-client";
 
 const FLOORS: &[Room] = &[
     Room {
+        name: "holdfast-crash",
+        may_import: &[],
+        never: &[KUBE_CLIENT, "tokio", "vhost", "tracing"],
+    },
+    Room {
         name: "holdfast-proto",
         may_import: &[],
         never: &[KUBE_CLIENT, "vhost"],
@@ -26,12 +31,12 @@ const FLOORS: &[Room] = &[
     },
     Room {
         name: "holdfast-ring",
-        may_import: &[],
+        may_import: &["holdfast-crash"],
         never: &[KUBE_CLIENT, "tokio", "vhost"],
     },
     Room {
         name: "holdfast-bdev",
-        may_import: &[],
+        may_import: &["holdfast-crash"],
         never: &[KUBE_CLIENT, "tokio", "vhost", "vm-memory"],
     },
     Room {
@@ -46,12 +51,17 @@ const FLOORS: &[Room] = &[
     },
     Room {
         name: "holdfast-pool",
-        may_import: &["holdfast-bdev"],
+        may_import: &["holdfast-crash", "holdfast-bdev"],
         never: &[KUBE_CLIENT, "tokio", "vhost"],
     },
     Room {
         name: "holdfast-dataplane",
-        may_import: &["holdfast-ring", "holdfast-bdev", "holdfast-pool"],
+        may_import: &[
+            "holdfast-crash",
+            "holdfast-ring",
+            "holdfast-bdev",
+            "holdfast-pool",
+        ],
         never: &[KUBE_CLIENT, "kube", "k8s-openapi", "tonic", "tokio"],
     },
     Room {
@@ -82,6 +92,7 @@ const BASEMENT: &[&str] = &[
     "holdfast-testkit",
     "holdfast-guest",
     "holdfast-house",
+    "holdfast-soak",
     "xtask",
 ];
 

@@ -2,6 +2,7 @@
 
 use super::holder;
 use crate::BdevError;
+use holdfast_crash::crash_point;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::OpenOptions;
@@ -46,7 +47,9 @@ pub(super) fn open(path: &Path, readonly: bool) -> Result<Opened, BdevError> {
     if !direct {
         tracing::warn!(path = %path.display(), "No O_DIRECT here: data goes through the page cache");
     }
+    crash_point!("device.opened");
     lock(path, &fd, &stat)?;
+    crash_point!("device.locked");
     Ok(Opened {
         fd,
         stat,

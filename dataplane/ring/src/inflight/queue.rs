@@ -13,6 +13,7 @@
 use super::InflightError;
 use super::map::{HEADER_BYTES, InflightSlot, STATE_BYTES};
 use crate::word;
+use holdfast_crash::crash_point;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -52,9 +53,11 @@ impl InflightQueue {
     #[inline]
     pub(crate) fn mark(&mut self, head: u16) {
         self.store_u64(self.state(head) + COUNTER_AT, self.counter);
+        crash_point!("mark.counter");
         self.counter = self.counter.wrapping_add(1);
         compiler_fence(Ordering::SeqCst);
         self.set_flag(head, 1);
+        crash_point!("mark.flag");
     }
 
     /// A head that was marked will not be answered after all.
@@ -67,10 +70,12 @@ impl InflightQueue {
     #[inline]
     pub(crate) fn stage(&mut self, head: u16) {
         self.store_u16(self.state(head) + NEXT_AT, self.last_batch_head);
+        crash_point!("stage.next");
         compiler_fence(Ordering::SeqCst);
         self.last_batch_head = head;
         self.store_u16(LAST_BATCH_HEAD_AT, head);
         compiler_fence(Ordering::SeqCst);
+        crash_point!("stage.head");
     }
 
     /// The guest has been shown the batch, up to `used_idx`.
@@ -79,9 +84,12 @@ impl InflightQueue {
         compiler_fence(Ordering::SeqCst);
         for head in batch {
             self.set_flag(*head, 0);
+            crash_point!("settle.flag");
         }
         compiler_fence(Ordering::SeqCst);
+        crash_point!("settle.flags");
         self.store_u16(USED_IDX_AT, used_idx);
+        crash_point!("settle.used-idx");
     }
 
     /// Makes the part one that was never used, at this used position. The version comes last: without it nothing counts.
@@ -89,12 +97,15 @@ impl InflightQueue {
         for head in 0..self.slot.map.queue_size() {
             self.set_flag(head, 0);
         }
+        crash_point!("format.flags");
         self.store_u64(0, 0);
         self.store_u16(DESC_NUM_AT, self.slot.map.queue_size());
         self.store_u16(LAST_BATCH_HEAD_AT, 0);
         self.store_u16(USED_IDX_AT, used_idx);
         compiler_fence(Ordering::SeqCst);
+        crash_point!("format.header");
         self.store_u16(VERSION_AT, 1);
+        crash_point!("format.version");
     }
 
     /// Whether memory of the region has vanished.

@@ -3,6 +3,7 @@
 
 use super::queue::Header;
 use super::{InflightError, InflightQueue, InflightSlot};
+use holdfast_crash::crash_point;
 
 /// What a recovered queue starts with.
 #[derive(Debug)]
@@ -30,11 +31,15 @@ impl InflightQueue {
         }
         let published = published(&queue, header, used_idx)?;
         let marked = marked(&queue, &published)?;
+        crash_point!("recover.planned");
         for head in &published {
             queue.unmark(*head);
+            crash_point!("recover.flag");
         }
+        crash_point!("recover.flags");
         let counter = marked.iter().map(|(count, _)| count.wrapping_add(1)).max();
         queue.resume(counter.unwrap_or(0), header.last_batch_head, used_idx);
+        crash_point!("recover.resumed");
         Ok(Recovered {
             queue,
             resubmit: marked.into_iter().map(|(_, head)| head).collect(),
