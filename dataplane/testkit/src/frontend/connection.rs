@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(5);
 const QUEUES_MAX: u64 = 256;
 
 pub(super) struct Connection {
-    frontend: Frontend,
+    pub(super) frontend: Frontend,
     watchdog: Watchdog,
     deadline: Duration,
     pub(super) back: Option<BackChannel>,

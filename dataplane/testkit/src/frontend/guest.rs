@@ -1,5 +1,7 @@
 //! The guest: memory and queues that live on, and a connection that comes and goes.
 
+mod rewire;
+
 use super::builder::GuestBuilder;
 use super::connection::Connection;
 use super::memory::{GuestMemory, Region};

@@ -1,3 +1,5 @@
+//! A disk is damaged by hand in every way that the workload claims to notice.
+
 use super::*;
 
 /// A disk the size of the model, to be damaged by hand.
