@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod demo;
 mod say;
 mod setup;
 mod test;
@@ -23,6 +24,8 @@ enum Command {
     Setup,
     /// Run every check there is: rules, format, lints, tests, guests, CSI conformance.
     Test,
+    /// Play a virtual machine's life on two volumes, from CreateVolume to erased space.
+    Demo,
     /// Measure the data plane against its peers.
     Bench,
 }
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::run(),
         Command::Test => test::run(),
+        Command::Demo => demo::run(),
         Command::Bench => Err(anyhow::anyhow!(
             "there is no benchmark yet; the figures in SPECIFICATION.md say which are unmeasured"
         )),

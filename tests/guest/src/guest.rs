@@ -61,9 +61,9 @@ struct Agent {
     commands: u64,
 }
 
-/// Under TCG on a busy machine a boot takes seconds, not minutes.
-const BOOT_WITHIN: Duration = Duration::from_secs(90);
-const COMMAND_WITHIN: Duration = Duration::from_secs(90);
+/// A boot takes three seconds under TCG, and many times that on a machine that is busy otherwise.
+const BOOT_WITHIN: Duration = Duration::from_secs(180);
+const COMMAND_WITHIN: Duration = Duration::from_secs(180);
 /// Between two tries of QEMU to reach a server that is away.
 const RECONNECT_MS: u32 = 100;
 

@@ -14,7 +14,7 @@ const DISK_BYTES: u64 = 96 << 20;
 const NEW_SIZE: &str = "[vda] new size:";
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    Instant::now() + Duration::from_secs(120)
 }
 
 /// A folder for a socket and a disk's file.
