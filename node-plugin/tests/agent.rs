@@ -81,6 +81,28 @@ fn lost_file_is_not_made_anew_and_the_pool_is_ready_when_it_returns() {
 }
 
 #[test]
+fn drive_that_is_lost_while_in_use_is_told_and_the_session_stays() {
+    let machine = Machine::with_volume();
+    machine.run(|node| async move {
+        node.stage(VOLUME).await.unwrap();
+        node.engine.remove_pool_device(POOL).unwrap();
+        let lost = |pool: &BlockPool| ready(pool) == Some((false, "DeviceMissing".into()));
+        node.until_pool(POOL, lost).await;
+        let volume = node
+            .until_volume(VOLUME, |v| has(v, conditions::READY, false))
+            .await;
+        assert!(has(&volume, conditions::ALLOCATED, true), "{volume:#?}");
+        node.stage(VOLUME).await.unwrap();
+        assert!(node.engine.export_info(VOLUME).is_some());
+        node.engine.add_pool_device(POOL, None).unwrap();
+        node.until_pool(POOL, |pool| ready(pool).is_some_and(|(holds, _)| holds))
+            .await;
+        node.until_volume(VOLUME, |v| has(v, conditions::READY, true))
+            .await;
+    });
+}
+
+#[test]
 fn device_named_by_order_of_discovery_is_refused() {
     let machine = Machine::new();
     machine.run(|node| async move {

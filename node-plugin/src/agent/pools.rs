@@ -1,7 +1,7 @@
 //! BlockPool: open the device it names, make sure it is the right one, and write down how its space is used.
 
 use super::queue::Outcome;
-use super::trouble::{Trouble, WRONG_POOL};
+use super::trouble::{DEVICE_MISSING, Trouble, WRONG_POOL};
 use super::work::Reconcile;
 use super::{Agent, Orphan, now};
 use crate::error::NodeError;
@@ -89,6 +89,13 @@ impl<S: Store> Agent<S> {
                 format!(
                     "pool {} is open under this name, the status tells of {uuid}; restore the BlockPool that belongs to this device",
                     info.uuid
+                ),
+            )),
+            _ if info.lost => Err(Trouble::waiting(
+                DEVICE_MISSING,
+                format!(
+                    "the drive at {} is lost; its volumes wait as their onDeviceLoss says. Put the same drive back",
+                    info.path.display()
                 ),
             )),
             _ => Ok(info),

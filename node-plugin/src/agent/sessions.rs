@@ -6,11 +6,12 @@ use super::work::Reconcile;
 use super::{Agent, blocking, now};
 use crate::error::NodeError;
 use holdfast_api::{
-    SplitVolume, Verdict, VolumeSession, VolumeSessionSpec, conditions, reasons, set_condition,
-    short_id,
+    OnDeviceLoss as Wish, SplitVolume, Verdict, VolumeSession, VolumeSessionSpec, conditions,
+    reasons, set_condition, short_id,
 };
-use holdfast_dataplane::{EngineError, ExportInfo, ExportSpec, Source, VolumeInfo};
+use holdfast_dataplane::{EngineError, ExportInfo, ExportSpec, OnDeviceLoss, Source, VolumeInfo};
 use holdfast_store::Store;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 impl Reconcile for VolumeSession {
@@ -47,8 +48,12 @@ impl<S: Store> Agent<S> {
                 spec.volume
             )));
         }
-        let (pool, volume) = self.volume_of(name).await?;
-        let (dirs, id, size) = (self.dirs().clone(), name.to_owned(), volume.size_bytes);
+        let (volume, on_drive) = match self.volume_of(name).await {
+            Ok(found) => found,
+            // A machine keeps its socket, whatever became of drive and objects.
+            Err(trouble) => return self.find_export(name).await?.ok_or(trouble),
+        };
+        let (dirs, id, size) = (self.dirs().clone(), name.to_owned(), on_drive.size_bytes);
         let prepared = blocking(move || dirs.prepare(&id, size)).await;
         prepared.map_err(|error| {
             Trouble::retry(
@@ -59,7 +64,7 @@ impl<S: Store> Agent<S> {
                 ),
             )
         })?;
-        let wanted = self.export_spec(spec, pool, name);
+        let wanted = self.export_spec(spec, &volume, name);
         let again = wanted.clone();
         match self.engine(move |engine| engine.export(&wanted)).await {
             Err(EngineError::AlreadyExists { .. }) => self.replace_export(again).await,
@@ -67,9 +72,14 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    fn export_spec(&self, spec: &VolumeSessionSpec, pool: String, name: &str) -> ExportSpec {
+    fn export_spec(
+        &self,
+        spec: &VolumeSessionSpec,
+        volume: &SplitVolume,
+        name: &str,
+    ) -> ExportSpec {
         let source = Source::Volume {
-            pool,
+            pool: volume.spec.pool.clone(),
             id: name.to_owned(),
         };
         let mut wanted = ExportSpec::new(name, source, self.dirs().socket(name));
@@ -78,19 +88,20 @@ impl<S: Store> Agent<S> {
         wanted.serial = short_id(name);
         wanted.owner = self.config().socket_owner;
         wanted.mode = self.config().socket_mode;
+        wanted.on_device_loss = match volume.spec.on_device_loss {
+            Wish::Hold => OnDeviceLoss::Hold(Duration::from_secs(volume.spec.hold_seconds.into())),
+            Wish::Fail => OnDeviceLoss::Fail,
+        };
         wanted
     }
 
     /// The session asks for other settings than it was exported with. They change only while nobody is connected.
     async fn replace_export(&self, wanted: ExportSpec) -> Result<ExportInfo, Trouble> {
-        let name = wanted.name.clone();
-        let there = self
-            .engine(move |engine| Ok(engine.export_info(&name)))
-            .await?;
+        let there = self.find_export(&wanted.name).await?;
         if there.is_some_and(|export| export.connected) {
             return Err(Trouble::retry(
                 IN_USE,
-                "a machine is connected; queues and read-only change when it has gone",
+                "a machine is connected; new settings take effect when it has gone",
             ));
         }
         let replaced = self.engine(move |engine| {
@@ -100,8 +111,15 @@ impl<S: Store> Agent<S> {
         Ok(replaced.await?)
     }
 
-    /// The volume as the drive has it, and its pool.
-    async fn volume_of(&self, name: &str) -> Result<(String, VolumeInfo), Trouble> {
+    async fn find_export(&self, name: &str) -> Result<Option<ExportInfo>, Trouble> {
+        let export = name.to_owned();
+        Ok(self
+            .engine(move |engine| Ok(engine.export_info(&export)))
+            .await?)
+    }
+
+    /// The volume as it is asked for, and as the drive has it.
+    async fn volume_of(&self, name: &str) -> Result<(SplitVolume, VolumeInfo), Trouble> {
         let missing = |why: &str| {
             Trouble::waiting(
                 reasons::NOT_FOUND,
@@ -114,7 +132,7 @@ impl<S: Store> Agent<S> {
         let (pool, id) = (object.spec.pool.clone(), name.to_owned());
         let info = self.engine(move |engine| engine.volume(&pool, &id)).await?;
         let info = info.ok_or_else(|| missing("is not on its drive"))?;
-        Ok((object.spec.pool, info))
+        Ok((object, info))
     }
 
     async fn write_session(
@@ -194,10 +212,7 @@ impl<S: Store> Agent<S> {
 
     /// A session that vanished without being deleted is not what somebody decided: a machine may depend on it.
     async fn warn_if_exported(&self, name: &str) {
-        let export = name.to_owned();
-        let there = self
-            .engine(move |engine| Ok(engine.export_info(&export)))
-            .await;
+        let there = self.find_export(name).await;
         if let Ok(Some(export)) = there {
             tracing::warn!(
                 session = name,

@@ -63,6 +63,8 @@ impl From<EngineError> for Trouble {
             (EngineError::Device { .. }, ErrorKind::Unavailable) => {
                 (DEVICE_MISSING, Outcome::Retry)
             }
+            // Told by the engine when it is back.
+            (EngineError::Lost { .. }, _) => (DEVICE_MISSING, Outcome::Waiting),
             (EngineError::Busy { .. }, _) => (IN_USE, Outcome::Retry),
             (_, ErrorKind::NotFound) => (reasons::NOT_FOUND, Outcome::Waiting),
             (_, ErrorKind::InvalidArgument) => (reasons::INVALID, Outcome::Done),
