@@ -216,29 +216,29 @@ async fn choose_pool<S: Store>(
         Ok((!may_open).then_some(Err(pools)))
     };
     let found = patience.until::<S, BlockPool, _, _>(store, look).await?;
-    let pools = match found {
-        Some(Ok(pool)) => return Ok(pool),
-        Some(Err(pools)) => pools,
-        None => candidates().await?,
-    };
-    let why = placement::describe(&pools);
-    let none_ready = !pools.is_empty()
-        && pools
-            .iter()
-            .all(|pool| placement::readiness(pool) != Readiness::Ready);
-    Err(if none_ready {
-        ControllerError::NoPoolReady { why }
-    } else if refused_by.is_empty() {
-        ControllerError::NoRoom {
-            bytes: wish.size_bytes,
-            why,
-        }
-    } else {
-        ControllerError::NoRoom {
-            bytes: wish.size_bytes,
-            why: format!("{} had none", refused_by.join(", ")),
-        }
-    })
+    match found {
+        Some(Ok(pool)) => Ok(pool),
+        Some(Err(pools)) => Err(none_fits(&pools, wish, refused_by)),
+        None => Err(none_fits(&candidates().await?, wish, refused_by)),
+    }
+}
+
+/// Why none of the pools can be taken: none is open, or none has room.
+fn none_fits(pools: &[BlockPool], wish: &Wish, refused_by: &[String]) -> ControllerError {
+    let is_ready = |pool| placement::readiness(pool) == Readiness::Ready;
+    if !pools.is_empty() && !pools.iter().any(is_ready) {
+        return ControllerError::NoPoolReady {
+            why: placement::describe(pools),
+        };
+    }
+    ControllerError::NoRoom {
+        bytes: wish.size_bytes,
+        why: if refused_by.is_empty() {
+            placement::describe(pools)
+        } else {
+            format!("{} had none", refused_by.join(", "))
+        },
+    }
 }
 
 impl Wish {
