@@ -120,6 +120,8 @@ impl RawPeer {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if is_gone(&error) => return Ok(()),
+                // A read with a deadline is not restarted after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
