@@ -168,13 +168,13 @@ impl Guest {
         Ok(())
     }
 
-    /// Adds a memory region at run time and returns its guest address.
+    /// Adds a memory region at run time and returns its guest address. Without memory slots, the whole table is sent.
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
     pub fn add_region(&mut self, bytes: u64) -> Result<u64, GuestError> {
         let region = self.memory.add(bytes)?;
-        self.send_region(&region)?;
+        self.send_memory()?;
         Ok(region.guest_addr)
     }
 
@@ -189,6 +189,9 @@ impl Guest {
             .ok_or_else(|| GuestError::Invalid {
                 what: format!("no region begins at {guest_addr:#x}"),
             })?;
+        if !self.protocol().contains(Protocol::CONFIGURE_MEM_SLOTS) {
+            return self.send_memory();
+        }
         let info = region.info();
         let connection = self.connection.as_mut().ok_or(GuestError::NotConnected)?;
         connection.sent.retain(|&sent| sent != guest_addr);

@@ -4,7 +4,7 @@
 use super::Guest;
 use crate::frontend::GuestError;
 use crate::frontend::queue::borrow;
-use crate::raw::{Message, message::request};
+use crate::raw::{Message, request};
 use rustix::net::{SendFlags, send};
 use vhost::VhostBackend;
 
