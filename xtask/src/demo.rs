@@ -44,7 +44,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         rustix::process::geteuid().is_root(),
         "the demo publishes volumes, which mounts; run it as root, as in `sudo -E make demo`"
     );
-    crate::setup::run()?;
+    crate::setup::guests()?;
     let since = Instant::now();
     let mut stage = Stage::new()?;
     let mut ended = Vec::new();

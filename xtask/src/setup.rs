@@ -4,10 +4,11 @@ mod apt;
 mod sources;
 
 use crate::say::Step;
+use anyhow::{Context, ensure};
 use apt::Apt;
 use holdfast_guest::kit::{self, Kit};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// The CSI conformance suite, built from its module.
 const SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.4.0";
@@ -18,13 +19,22 @@ const TOOLS: &[(&str, &str)] = &[
     ("/sbin/sfdisk", "fdisk"),
 ];
 
+/// Fuzzes with the compiler that is there; no nightly one is needed.
+const FUZZ: &str = "cargo-fuzz@0.13.2";
+
 /// Does all of it; what cannot be done is an error that names the remedy.
 pub(crate) fn run() -> anyhow::Result<()> {
+    guests()?;
+    sanity()?;
+    fuzz()
+}
+
+/// What guests need, and so all that the demo needs.
+pub(crate) fn guests() -> anyhow::Result<()> {
     qemu()?;
     tools()?;
     kernel()?;
     busybox()?;
-    sanity()?;
     let kit = Kit::find()?;
     let (major, minor) = kit.qemu_version;
     let kernel = kit.kernel.file_name().unwrap_or_default().to_string_lossy();
@@ -104,11 +114,31 @@ fn sanity() -> anyhow::Result<()> {
         .output();
     match built {
         Err(_) => step.done("skipped: Go is missing; install Go 1.24 or newer to run it"),
-        Ok(output) if output.status.success() => step.done("built"),
         Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            anyhow::bail!("go install {SANITY} failed: {}", said.trim());
+            check(&output, &format!("go install {SANITY}"))?;
+            step.done("built");
         }
     }
+    Ok(())
+}
+
+fn fuzz() -> anyhow::Result<()> {
+    if kit::cache().join("bin/cargo-fuzz").exists() {
+        return Ok(());
+    }
+    let step = Step::begin("build cargo-fuzz");
+    let built = Command::new(env!("CARGO"))
+        .args(["install", "--quiet", "--locked", FUZZ, "--root"])
+        .arg(kit::cache())
+        .output()
+        .context("cannot run cargo")?;
+    check(&built, &format!("cargo install {FUZZ}"))?;
+    step.done("built");
+    Ok(())
+}
+
+fn check(output: &Output, what: &str) -> anyhow::Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{what} failed: {}", said.trim());
     Ok(())
 }

@@ -10,50 +10,52 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A command to run. A check without tests of its own counts as one test.
+/// A cargo command to run. One without tests of its own counts as one test.
 struct Check {
-    name: &'static str,
-    words: &'static [&'static str],
+    name: String,
+    words: Vec<&'static str>,
+    /// Where it runs, below the root of the source tree.
+    folder: &'static str,
 }
 
-/// Cheap checks first: a wrong blank must not cost ten minutes.
-const CHECKS: &[Check] = &[
-    Check {
-        name: "format",
-        words: &["fmt", "--all", "--check"],
-    },
-    Check {
-        name: "house rules",
-        words: &["test", "--package", "holdfast-house"],
-    },
-    Check {
-        name: "lints",
-        words: &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    },
-    Check {
-        name: "tests",
-        words: &[
-            "test",
-            "--workspace",
-            "--no-fail-fast",
-            "--exclude",
-            "holdfast-house",
-            "--exclude",
-            "holdfast-guest",
-        ],
-    },
-    Check {
-        name: "guests",
-        words: &["test", "--package", "holdfast-guest", "--no-fail-fast"],
-    },
-];
+/// Cheap ones first: a wrong blank must not cost ten minutes.
+fn checks() -> Vec<Check> {
+    let mut checks = vec![
+        Check::new("format", &["fmt", "--all", "--check"]),
+        Check::new("house rules", &["test", "--package", "holdfast-house"]),
+        Check::new(
+            "lints",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+        Check::new(
+            "tests",
+            &[
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "--exclude",
+                "holdfast-house",
+                "--exclude",
+                "holdfast-guest",
+            ],
+        ),
+        Check::new(
+            "guests",
+            &["test", "--package", "holdfast-guest", "--no-fail-fast"],
+        ),
+    ];
+    checks.push(Check::fuzz("ring", &["corpus/ring", "seeds/ring"]));
+    checks.push(Check::fuzz("superblock", &["corpus/superblock"]));
+    checks.push(Check::fuzz("session", &["corpus/session"]));
+    checks
+}
 
 /// Lines of a log that are shown when its step failed.
 const TAIL_LINES: usize = 60;
@@ -63,8 +65,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
     crate::setup::run()?;
     let logs = log_folder()?;
     let mut sum = Count::default();
-    for (number, check) in CHECKS.iter().enumerate() {
-        sum += check.run(&logs, number + 1)?;
+    let checks = checks();
+    for (number, check) in checks.iter().enumerate() {
+        let place = format!("{} of {}", number + 1, checks.len());
+        sum += check.run(&logs, &place)?;
     }
     println!("logs are in {}", logs.display());
     println!(
@@ -76,15 +80,31 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 impl Check {
-    fn run(&self, logs: &Path, number: usize) -> anyhow::Result<Count> {
-        let name = format!("{number} of {}, {}", CHECKS.len(), self.name);
-        let step = Step::begin(name);
-        let path = logs.join(format!("{number}-{}.log", self.name.replace(' ', "-")));
+    fn new(name: &str, words: &[&'static str]) -> Check {
+        Check {
+            name: name.to_owned(),
+            words: words.to_vec(),
+            folder: "",
+        }
+    }
+
+    /// A minute of random bytes. What is learned goes to the first folder, and so stays on this machine.
+    fn fuzz(target: &'static str, inputs: &[&'static str]) -> Check {
+        let limits = ["--", "-max_total_time=60", "-len_control=0"];
+        Check {
+            name: format!("fuzz {target}"),
+            words: [&["fuzz", "run", target], inputs, &limits].concat(),
+            folder: "fuzz",
+        }
+    }
+
+    fn run(&self, logs: &Path, place: &str) -> anyhow::Result<Count> {
+        let step = Step::begin(format!("{place}, {}", self.name));
+        let path = logs.join(format!("{}.log", self.name.replace(' ', "-")));
         let log =
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let passed = Command::new(env!("CARGO"))
-            .args(self.words)
-            .current_dir(kit::workspace())
+        let passed = self
+            .command()?
             .stdout(log.try_clone()?)
             .stderr(log)
             .status()
@@ -99,6 +119,27 @@ impl Check {
             step.failed(&format!("{} failed, see {}", count.failed, path.display()));
         }
         Ok(count)
+    }
+
+    fn command(&self) -> anyhow::Result<Command> {
+        let folder = kit::workspace().join(self.folder);
+        for learned in self.words.iter().filter(|word| word.starts_with("corpus/")) {
+            fs::create_dir_all(folder.join(learned))?;
+        }
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(&self.words)
+            .current_dir(folder)
+            .env("RUST_BACKTRACE", "0");
+        if self.folder == "fuzz" {
+            // The fuzzer's flags are unstable; a stable compiler takes them all the same.
+            command.env("RUSTC_BOOTSTRAP", "1");
+            let tools = kit::cache().join("bin");
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(tools).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(folders)?);
+        }
+        Ok(command)
     }
 }
 
