@@ -55,6 +55,8 @@ struct Session {
     /// Where rings keep what is in flight; kept by the front end while we are away.
     inflight: Option<Arc<InflightMap>>,
     channel: Option<BackendChannel>,
+    /// Whether the front end has had its chance to learn the size of the disk from this connection.
+    knows_size: bool,
 }
 
 impl Session {
@@ -67,6 +69,7 @@ impl Session {
             queues,
             inflight: None,
             channel: None,
+            knows_size: false,
             backing,
         }
     }
@@ -82,7 +85,15 @@ impl Session {
                     inflight: self.inflight.clone(),
                 };
                 self.queues[at].start(&self.backing, terms);
+                self.tell_size_once();
             }
+        }
+    }
+
+    /// A front end that comes back keeps the configuration it read long ago: the disk may have grown while we were away.
+    fn tell_size_once(&mut self) {
+        if !std::mem::replace(&mut self.knows_size, true) {
+            self.tell_of_config_change();
         }
     }
 
@@ -113,11 +124,15 @@ impl Session {
         self.backing.disk.limits.capacity_bytes = size_bytes;
         self.disk.limits.capacity_bytes = size_bytes;
         self.spread_disk();
+        self.tell_of_config_change();
+    }
+
+    fn tell_of_config_change(&self) {
         if let Some(channel) = &self.channel
             && let Err(error) = channel.announce_config_change()
         {
             tracing::warn!(export = %self.backing.export, %error,
-                "The guest was not told of its new size; it learns it when it next reads the configuration");
+                "The guest was not told of its disk's size; it learns it when it next reads the configuration");
         }
     }
 

@@ -223,6 +223,7 @@ impl VhostUserBackendReqHandlerMut for Session {
                 &format!("bytes {offset}+{size} of {CONFIG_MAX}"),
             );
         }
+        self.knows_size = true;
         let mut bytes = self.config_space().to_vec();
         bytes.resize(CONFIG_MAX, 0);
         Ok(bytes[from..from + len].to_vec())

@@ -118,6 +118,22 @@ fn server_killed_while_guest_is_idle_is_found_again() {
 }
 
 #[test]
+fn disk_grown_while_server_was_away_is_seen_after_reconnect() {
+    let place = Place::new();
+    let mut server = place.serve_file();
+    let mut guest = boot(&place.socket(), 1);
+    assert_eq!(sectors(&mut guest), DISK_BYTES / 512);
+
+    server.process().end(soon()).unwrap();
+    let file = File::options().write(true).open(place.file()).unwrap();
+    file.set_len(DISK_BYTES * 2).unwrap();
+    let _server = place.serve_file();
+
+    guest.wait_for(NEW_SIZE, soon()).unwrap();
+    assert_eq!(sectors(&mut guest), DISK_BYTES * 2 / 512);
+}
+
+#[test]
 fn volume_grown_in_use_is_seen_and_usable() {
     let place = Place::new();
     let engine = Engine::start(EngineConfig::default()).unwrap();
