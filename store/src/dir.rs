@@ -78,7 +78,11 @@ impl DirStore {
         let inner = Arc::clone(&self.inner);
         match tokio::task::spawn_blocking(move || verb(&inner)).await {
             Ok(result) => result,
-            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down: nobody will be there to hear an answer.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }

@@ -3,13 +3,14 @@
 
 use crate::{EngineError, ExportSpec};
 use holdfast_crash::crash_point;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, chownat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use std::fs::Permissions;
+use rustix::process::{Gid, Uid};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -114,11 +115,49 @@ fn split(path: &Path) -> io::Result<(&Path, &str)> {
     ))
 }
 
-/// Gives the socket its owner and mode, and tells which one it is.
+/// Gives the socket its owner and mode, and tells which one it is. The folder may belong to a hostile front end, so what
+/// is changed is held by a descriptor and known to be a socket: a link put in its place would hand out another file.
 fn settle(path: &Path, spec: &ExportSpec) -> io::Result<u64> {
-    if let Some((user, group)) = spec.owner {
-        chown(path, Some(user), Some(group))?;
+    let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = File::from(rustix::fs::open(path, look, Mode::empty())?);
+    let metadata = held.metadata()?;
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::other("something else was put in its place"));
     }
-    std::fs::set_permissions(path, Permissions::from_mode(spec.mode))?;
-    Ok(std::fs::symlink_metadata(path)?.ino())
+    if let Some((user, group)) = spec.owner {
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        chownat(&held, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+    }
+    let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
+    std::fs::set_permissions(by_descriptor, Permissions::from_mode(spec.mode))?;
+    Ok(metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+
+    #[test]
+    fn link_in_the_place_of_the_socket_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, link) = (dir.path().join("secret"), dir.path().join("link"));
+        std::fs::write(&secret, "").unwrap();
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let spec = ExportSpec::new("e", Source::Device("d".into()), &link);
+        let spec = ExportSpec {
+            mode: 0o666,
+            owner: Some((107, 107)),
+            ..spec
+        };
+        assert!(settle(&link, &spec).is_err());
+        let metadata = std::fs::metadata(&secret).unwrap();
+        assert_eq!(
+            metadata.mode() & 0o777,
+            0o600,
+            "another file was handed out"
+        );
+        assert_ne!(metadata.uid(), 107);
+    }
 }
