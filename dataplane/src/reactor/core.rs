@@ -201,8 +201,6 @@ impl Core {
         self.set_kick(id, kick);
         self.await_drive(id);
         crash_point!("start.watched");
-        // Requests may be waiting already, and nobody kicks for them again.
-        self.heat(id);
         Ok(id)
     }
 
@@ -217,6 +215,8 @@ impl Core {
             .as_ref()
             .map(|kick| self.driver.watch(kick.fd(), id.data().as_ffi()));
         ring.kick = kick;
+        // Requests may be waiting already, kicked for through another descriptor, and nobody kicks for them again.
+        self.heat(id);
     }
 
     fn with(&mut self, id: RingId, change: impl FnOnce(&mut Ring)) {
