@@ -42,7 +42,7 @@ pub struct SplitQueue {
     announced: bool,
     /// Which heads are popped and not pushed.
     heads: Heads,
-    /// Heads that a former owner took and never answered, youngest first: they are popped before anything new.
+    /// Heads that were taken, by a former owner or by us, and are to be popped again before anything new; youngest first.
     replay: Vec<u16>,
     /// The chain popped last came from `replay`.
     replayed: bool,
@@ -186,6 +186,15 @@ impl SplitQueue {
     #[must_use]
     pub fn forget(&mut self, head: u16) -> bool {
         self.inflight.is_some() && self.heads.remove(head)
+    }
+
+    /// Undoes the pop of a head: it is the next to be popped, and its chain is read again from memory as it is then. False
+    /// if it was not popped.
+    #[must_use]
+    pub fn put_back(&mut self, head: u16) -> bool {
+        let popped = self.heads.remove(head);
+        self.replay.extend(popped.then_some(head));
+        popped
     }
 
     /// Shows all staged answers to the guest at once; true if the guest wants an interrupt for them.

@@ -186,7 +186,11 @@ impl Core {
             Message::SetDisk(id, disk) => self.with(id, |ring| ring.set_disk(disk)),
             Message::SetPresence(id, presence) => self.set_presence(id, presence),
             Message::SetKick(id, kick) => self.set_kick(id, kick),
-            Message::SwapView(id, view, reply) => self.with(id, |ring| ring.swap_view(view, reply)),
+            Message::SwapView(id, view, reply) => {
+                if let Some(ring) = self.rings.get_mut(id) {
+                    ring.swap_view(view, reply, &mut self.slots);
+                }
+            }
             Message::Quit => self.quitting = true,
         }
     }

@@ -277,7 +277,7 @@ impl Ring {
     }
 
     /// Follows a change of guest memory.
-    pub(super) fn swap_view(&mut self, view: Arc<MemView>, reply: Reply<Swap>) {
+    pub(super) fn swap_view(&mut self, view: Arc<MemView>, reply: Reply<Swap>, slots: &mut Slots) {
         crash_point!("swap-view.asked");
         let was_sound = self.queue.poison().is_none();
         match self.queue.swap_view(view) {
@@ -288,6 +288,7 @@ impl Ring {
         let _ = reply.send(Swap::Done);
         self.older = self.queue.outstanding();
         self.waiting.push(reply);
+        self.parked_follow_memory(slots);
         self.tell_if_drained();
     }
 

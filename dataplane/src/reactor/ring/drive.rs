@@ -81,13 +81,45 @@ impl Ring {
     /// without an in-flight region there is none, and it fails.
     pub(super) fn put_by(&mut self, slot: u32, token: Token, slots: &mut Slots) {
         if self.stopping.is_none() {
-            self.parked.push((slot, token));
+            if self.follow_memory(slot, slots) {
+                self.parked.push((slot, token));
+            }
         } else if self.queue.forget(slots.request(slot).head()) {
             slots.request(slot).reset();
             slots.free(slot);
         } else {
             self.answer(slot, Status::IoErr, slots);
         }
+    }
+
+    /// Guest memory has changed: what waits must not keep the old one, for the session waits for its end and can bring
+    /// neither drive nor verdict meanwhile.
+    pub(super) fn parked_follow_memory(&mut self, slots: &mut Slots) {
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.retain(|(slot, _)| self.follow_memory(*slot, slots));
+        self.parked = parked;
+    }
+
+    /// Reads a request that no device has again, if guest memory has changed since. False, and it is gone, if that has
+    /// broken the ring.
+    fn follow_memory(&mut self, slot: u32, slots: &mut Slots) -> bool {
+        let request = slots.request(slot);
+        if request.epoch() == Some(self.queue.view().epoch()) {
+            return true;
+        }
+        self.older = self.older.saturating_sub(1);
+        let read = match self.queue.put_back(request.head()) {
+            true => self.queue.pop(request, &self.disk.limits),
+            false => Ok(false),
+        };
+        if let Err(why) = &read {
+            self.park(why);
+        }
+        if read != Ok(true) {
+            slots.free(slot);
+        }
+        self.tell_if_drained();
+        read == Ok(true)
     }
 
     /// A request has failed as requests fail on a lost drive: whether it may wait for the drive or a verdict.
