@@ -8,10 +8,10 @@ use crate::reactor::Notice;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a missing drive is looked for where the kernel's events do not reach us, as in a network namespace.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -24,7 +24,18 @@ enum Note {
     Suspect(String),
     /// Something is missing.
     Look,
+    /// An errand is over; whether something is still missing, if that was looked for.
+    Back(Errand, bool),
     Stop,
+}
+
+/// What takes as long as a drive likes. Each has a thread, for one drive must not delay the verdict on another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Errand {
+    /// Ask a pool's drive whether it is there.
+    Examine(String),
+    /// Take back what has returned.
+    Welcome,
 }
 
 /// The engine's end of the watch.
@@ -76,6 +87,8 @@ impl Watch {
             // Weak: the watch must not keep alive what it watches for.
             engine: Arc::downgrade(&engine.inner),
             uevents: uevents(),
+            out: HashMap::new(),
+            look_at: None,
         };
         std::thread::Builder::new()
             .name("warden".into())
@@ -90,18 +103,22 @@ struct Rounds {
     mailbox: Arc<Mailbox<Note>>,
     engine: Weak<Inner>,
     uevents: Option<OwnedFd>,
+    /// Errands under way, and whether there was reason to go again meanwhile.
+    out: HashMap<Errand, bool>,
+    /// When to look again for what is missing.
+    look_at: Option<Instant>,
 }
 
 impl Rounds {
-    fn run(self) {
-        let mut missing = false;
+    fn run(mut self) {
         loop {
-            let seen = self.wait(missing);
-            let (mut suspects, mut look) = (HashSet::new(), missing);
+            let seen = self.wait();
+            let mut errands = HashSet::new();
             for note in self.mailbox.take() {
                 match note {
-                    Note::Suspect(pool) => drop(suspects.insert(pool)),
-                    Note::Look => look = true,
+                    Note::Suspect(pool) => drop(errands.insert(Errand::Examine(pool))),
+                    Note::Look => drop(errands.insert(Errand::Welcome)),
+                    Note::Back(errand, missing) => errands.extend(self.back(errand, missing)),
                     Note::Stop => return,
                 }
             }
@@ -110,28 +127,67 @@ impl Rounds {
             };
             let engine = Engine { inner };
             if seen.removed {
-                suspects.extend(engine.present());
+                errands.extend(engine.present().into_iter().map(Errand::Examine));
             }
-            for pool in suspects {
-                engine.examine(&pool);
+            if seen.added || self.look_at.is_some_and(|moment| moment <= Instant::now()) {
+                errands.insert(Errand::Welcome);
             }
-            missing = (look || seen.added) && engine.welcome();
+            errands
+                .into_iter()
+                .for_each(|errand| self.send(&engine, errand));
         }
     }
 
     /// Sleeps until there is something to do.
-    fn wait(&self, missing: bool) -> Seen {
+    fn wait(&self) -> Seen {
         let mut polled = vec![PollFd::new(&**self.mailbox.bell(), PollFlags::IN)];
         if let Some(uevents) = &self.uevents {
             polled.push(PollFd::new(uevents, PollFlags::IN));
         }
-        let patience = missing.then(|| Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(LOOK_AGAIN.subsec_nanos()),
+        let patience = self.look_at.map(|moment| {
+            let left = moment.saturating_duration_since(Instant::now());
+            Timespec::try_from(left).expect("it is at most LOOK_AGAIN")
         });
         // A signal is as good a reason to look as any.
         let _ = poll(&mut polled, patience.as_ref());
         self.uevents.as_ref().map(read_uevents).unwrap_or_default()
+    }
+
+    /// Starts an errand, unless it is under way: then it is done again afterwards, for it may have looked too early.
+    fn send(&mut self, engine: &Engine, errand: Errand) {
+        if let Some(again) = self.out.get_mut(&errand) {
+            *again = true;
+            return;
+        }
+        if errand == Errand::Welcome {
+            self.look_at = None;
+        }
+        let (engine, mailbox, what) = (engine.clone(), Arc::clone(&self.mailbox), errand.clone());
+        let sent = std::thread::Builder::new()
+            .name("errand".into())
+            .spawn(move || {
+                let missing = match &what {
+                    Errand::Examine(pool) => {
+                        engine.examine(pool);
+                        false
+                    }
+                    Errand::Welcome => engine.welcome(),
+                };
+                let _ = mailbox.send(Note::Back(what, missing)); // Nobody cares once the engine stops.
+            });
+        match sent {
+            Ok(_) => drop(self.out.insert(errand, false)),
+            Err(error) => tracing::error!(?errand, %error, "No thread to look after a drive"),
+        }
+    }
+
+    /// An errand is over; returned if it has to be done again at once.
+    fn back(&mut self, errand: Errand, missing: bool) -> Option<Errand> {
+        if missing {
+            self.look_at = Some(Instant::now() + LOOK_AGAIN);
+        }
+        let again = self.out.remove(&errand);
+        (again == Some(true)).then_some(errand)
     }
 }
 
