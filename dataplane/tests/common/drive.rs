@@ -59,9 +59,13 @@ impl Drive {
     }
 
     pub fn spec(&self) -> PoolSpec {
+        self.spec_of("pool", self.path.clone())
+    }
+
+    fn spec_of(&self, pool: &str, path: PathBuf) -> PoolSpec {
         PoolSpec {
-            name: "pool".into(),
-            path: self.path.clone(),
+            name: pool.into(),
+            path,
             create_bytes: Some(64 * MIB),
             force: false,
             expect_uuid: None,
@@ -71,9 +75,19 @@ impl Drive {
 
     /// A volume of 8 MiB, exported, with its guest.
     pub fn guest(&self, id: &str, on_device_loss: OnDeviceLoss) -> Guest {
-        self.engine().create_volume("pool", id, 8 * MIB).unwrap();
+        self.serve("pool", id, 8 * MIB, on_device_loss);
+        Guest::builder()
+            .queues(2)
+            .inflight()
+            .connect(self.bench.socket(id))
+            .unwrap()
+    }
+
+    /// A volume of any pool, exported.
+    pub fn serve(&self, pool: &str, id: &str, size_bytes: u64, on_device_loss: OnDeviceLoss) {
+        self.engine().create_volume(pool, id, size_bytes).unwrap();
         let source = Source::Volume {
-            pool: "pool".into(),
+            pool: pool.into(),
             id: id.into(),
         };
         let spec = ExportSpec::new(id, source, self.bench.socket(id));
@@ -83,11 +97,16 @@ impl Drive {
                 ..spec
             })
             .unwrap();
-        Guest::builder()
-            .queues(2)
-            .inflight()
-            .connect(self.bench.socket(id))
-            .unwrap()
+    }
+
+    /// Opens pool `second` on a drive of its own; returns the handle on that.
+    pub fn second_pool(&self) -> ErrorDevice {
+        let path = self.path.with_extension("second");
+        let _ = std::fs::remove_file(&path);
+        self.engine()
+            .open_pool(&self.spec_of("second", path))
+            .unwrap();
+        self.handle()
     }
 
     /// Pulls the drive: from now on everything on it fails, and its path leads nowhere.
@@ -128,7 +147,11 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        for path in [&self.path, &self.away()] {
+        for path in [
+            &self.path,
+            &self.away(),
+            &self.path.with_extension("second"),
+        ] {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -1,0 +1,176 @@
+//! Rows R01 to R07: a back end dies and another takes over the rings. Here the first engine is left with requests that
+//! hang, which is all a dead one differs in: it never touches ring or region again.
+
+use crate::common::drive::{Drive, MIB};
+use crate::common::{Bench, eventually, pattern};
+use crate::{all_ok, malloc, write};
+use holdfast_bdev::{Effect, ErrorDevice, Fault, FaultOp, IoStatus, Uring, UringOptions};
+use holdfast_dataplane::{Engine, EngineConfig, EngineError, ExportSpec, Opener, Source};
+use holdfast_testkit::frontend::{Guest, Layout, Op};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, mpsc};
+
+/// Two engines on one disk. What the first one's device keeps, the second does.
+struct Heirs {
+    dead: Bench,
+    device: ErrorDevice,
+    heir: Bench,
+}
+
+impl Heirs {
+    fn new() -> Heirs {
+        let disk = malloc();
+        let (dead, heir) = (Bench::empty(), Bench::empty());
+        let device = ErrorDevice::new(Arc::clone(&disk) as _);
+        dead.serve("disk", Arc::new(device.clone()));
+        heir.serve("disk", disk);
+        Heirs { dead, device, heir }
+    }
+
+    fn guest(&self, queues: usize, queue_size: u16) -> Guest {
+        let builder = Guest::builder().queues(queues).queue_size(queue_size);
+        builder
+            .inflight()
+            .connect(self.dead.socket("disk"))
+            .unwrap()
+    }
+
+    /// The next write hangs, and the guest has submitted it.
+    fn hang(&self, guest: &mut Guest, op: Op) -> u16 {
+        let before = self.device.hanging();
+        self.device
+            .inject(Fault::new(Effect::Hang).on(FaultOp::Write).times(1));
+        let ticket = guest.queue(0).submit(op, Layout::INDIRECT).unwrap();
+        eventually("it hangs", || self.device.hanging() == before + 1);
+        ticket.head()
+    }
+
+    fn die(&self, guest: &mut Guest) {
+        guest.reconnect_at(self.heir.socket("disk")).unwrap();
+    }
+}
+
+impl Drop for Heirs {
+    fn drop(&mut self) {
+        // Everything has been judged; the first engine may end.
+        self.device.clear();
+        self.device.release(IoStatus::Ok);
+    }
+}
+
+/// R01: a region that was never used meets a ring that was, and head 0 is taken when the back end dies.
+#[test]
+fn spdk_3766_new_region_on_a_used_ring_keeps_head_0() {
+    let heirs = Heirs::new();
+    let mut guest = heirs.guest(1, 8);
+    for _ in 0..3 {
+        guest.queue(0).flush().unwrap();
+    }
+    // As QEMU does on a guest's reset: the region is new, the ring is not.
+    guest.stop_queue(0).unwrap();
+    let region = guest.inflight_file().unwrap();
+    let len = region.metadata().unwrap().len() as usize;
+    region.write_all_at(&vec![0; len], 0).unwrap();
+    guest.start_queue(0).unwrap();
+    let mut turns = 0;
+    while heirs.hang(&mut guest, write(0, 7)) != 0 {
+        heirs.device.release(IoStatus::Ok);
+        assert!(all_ok(&guest.queue(0).drain().unwrap()));
+        turns += 1;
+        assert!(turns <= 8, "head 0 never came");
+    }
+    heirs.die(&mut guest);
+    assert!(all_ok(&guest.queue(0).drain().unwrap()), "head 0 was lost");
+    assert_eq!(guest.queue(0).read(0, 512).unwrap(), pattern(7, 512));
+    assert_ne!(guest.queue(0).used_position(), 0);
+}
+
+/// R04: several in flight, with answered ones between them, on both sides of an index that wraps over the ring.
+#[test]
+fn spdk_919e45a9bd_heads_that_are_not_neighbours_come_back() {
+    let heirs = Heirs::new();
+    let mut guest = heirs.guest(1, 16);
+    let mut left = Vec::new();
+    for at in 0..12u64 {
+        if at % 3 == 0 {
+            left.push(heirs.hang(&mut guest, write(at * 512, at as u8)));
+        } else {
+            guest
+                .queue(0)
+                .submit(write(at * 512, at as u8), Layout::INDIRECT)
+                .unwrap();
+            assert!(all_ok(&guest.queue(0).wait().unwrap()));
+        }
+    }
+    assert!(
+        left.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 1),
+        "{left:?}"
+    );
+    heirs.die(&mut guest);
+    let done = guest.queue(0).drain().unwrap();
+    let mut again: Vec<u16> = done.iter().map(|answer| answer.ticket.head()).collect();
+    again.sort_unstable();
+    assert_eq!(again, left);
+    assert!(all_ok(&done));
+    for at in 0..12u64 {
+        assert_eq!(
+            guest.queue(0).read(at * 512, 512).unwrap(),
+            pattern(at as u8, 512)
+        );
+    }
+}
+
+/// R05: the interrupt that a dead back end owed is sent by its successor, on every queue.
+#[test]
+fn spdk_3150_every_queue_is_interrupted_after_a_restart() {
+    let heirs = Heirs::new();
+    let mut guest = heirs.guest(4, 64);
+    for queue in guest.queues() {
+        queue.flush().unwrap();
+        queue.take_interrupt();
+    }
+    heirs.die(&mut guest);
+    for queue in guest.queues() {
+        assert!(queue.take_interrupt(), "queue {}", queue.index());
+        queue.flush().unwrap();
+    }
+}
+
+/// R07: as long as the drive cannot be opened there is no socket to connect to.
+#[test]
+fn spdk_dc93bd859b_no_socket_before_the_drive() {
+    let (open, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let opener = Opener::new(move |path| {
+        let _ = wait.lock().unwrap().recv();
+        Ok(Arc::new(Uring::open(path, UringOptions::default())?))
+    });
+    let prepared = Drive::new("early");
+    drop(prepared.handle());
+    prepared.engine().create_volume("pool", "a", MIB).unwrap();
+    prepared.engine().close_pool("pool").unwrap();
+    let config = EngineConfig {
+        opener,
+        ..EngineConfig::default()
+    };
+    let bench = Bench {
+        engine: Engine::start(config).unwrap(),
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let source = Source::Volume {
+        pool: "pool".into(),
+        id: "a".into(),
+    };
+    let spec = ExportSpec::new("a", source, bench.socket("a"));
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| bench.engine.open_pool(&prepared.spec()));
+        let error = bench.engine.export(&spec).unwrap_err();
+        assert!(matches!(error, EngineError::NotFound { .. }), "{error}");
+        assert!(!spec.socket.exists());
+        drop(open);
+        opening.join().unwrap().unwrap();
+    });
+    bench.engine.export(&spec).unwrap();
+    let mut guest = Guest::builder().connect(&spec.socket).unwrap();
+    guest.queue(0).flush().unwrap();
+}
