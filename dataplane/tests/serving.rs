@@ -6,6 +6,7 @@ mod common;
 use common::{Bench, SIZE, eventually, pattern};
 use holdfast_bdev::{BlockDevice, DriverKind, Malloc, Uring};
 use holdfast_dataplane::{EngineError, ErrorKind, ExportSpec};
+use holdfast_testkit::foreign::{ForeignPlan, verified_io};
 use holdfast_testkit::frontend::{BlkConfig, Guest, Layout, Op, Protocol, Range, feature, status};
 use holdfast_testkit::workload::{Plan, Workload};
 use std::sync::Arc;
@@ -386,4 +387,18 @@ fn dead_socket_is_replaced_and_a_living_one_is_not() {
         .queue(0)
         .flush()
         .unwrap();
+}
+
+#[test]
+fn front_end_of_another_project_does_verified_io() {
+    let (bench, _device) = Bench::malloc();
+    for queues in [1, 4] {
+        let plan = ForeignPlan {
+            queues,
+            ..ForeignPlan::default()
+        };
+        let first = 8192 * queues as u64;
+        let report = verified_io(bench.socket("disk"), first..first + 8192, plan).unwrap();
+        report.assert_clean();
+    }
 }
