@@ -1,5 +1,6 @@
 //! What proves the data plane and is never part of it: a vhost-user front end with its own driver-side ring, a workload
-//! that verifies every sector, hostile peers, and a reference engine that shares no ring code with Holdfast.
+//! that verifies every sector, hostile peers, a planner of recoveries, and a reference engine that shares no ring code
+//! with Holdfast.
 //!
 //! This crate refuses to know `holdfast-ring` and `holdfast-dataplane`: an oracle must not be built from what it judges.
 //!
@@ -18,6 +19,7 @@
 
 pub mod foreign;
 pub mod frontend;
+pub mod planner;
 pub mod raw;
 pub mod reference;
 pub mod workload;
