@@ -2,7 +2,7 @@
 
 use crate::{Kit, Process, Qmp, Transcript, init};
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -137,6 +137,15 @@ impl Guest {
         self.wait_until_ready(Instant::now() + BOOT_WITHIN)
     }
 
+    /// Resets the machine as a power button would, whatever it is doing. Returns when commands can be run again.
+    ///
+    /// # Errors
+    /// If the guest does not come back.
+    pub fn reset(&mut self) -> anyhow::Result<()> {
+        self.qmp.execute("system_reset", json!({}))?;
+        self.wait_until_ready(Instant::now() + BOOT_WITHIN)
+    }
+
     /// Waits until the kernel says `pattern` on the console; a second wait looks behind the first match.
     ///
     /// # Errors
@@ -146,9 +155,31 @@ impl Guest {
         Ok(())
     }
 
-    /// QEMU's control connection.
-    pub fn qmp(&mut self) -> &mut Qmp {
-        &mut self.qmp
+    /// Takes a disk away from the running guest; disks count from 0. Returns when the guest has let go of it.
+    ///
+    /// # Errors
+    /// If the guest keeps it.
+    pub fn unplug(&mut self, disk: usize) -> anyhow::Result<()> {
+        let id = format!("disk{disk}");
+        self.qmp.execute("device_del", json!({ "id": id }))?;
+        let by = Instant::now() + COMMAND_WITHIN;
+        let gone = |data: &Value| data["device"] == *id;
+        self.qmp.wait_for_event("DEVICE_DELETED", gone, by)
+    }
+
+    /// Puts a disk that was unplugged back into its port.
+    ///
+    /// # Errors
+    /// If QEMU refuses it.
+    pub fn plug(&mut self, disk: usize, queues: u16) -> anyhow::Result<()> {
+        let device = json!({
+            "driver": "vhost-user-blk-pci",
+            "id": format!("disk{disk}"),
+            "bus": format!("port{disk}"),
+            "chardev": format!("server{disk}"),
+            "num-queues": queues,
+        });
+        self.qmp.execute("device_add", device).map(drop)
     }
 
     /// Everything the kernel has said.

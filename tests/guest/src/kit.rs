@@ -135,4 +135,15 @@ mod tests {
         assert_eq!(version_in(said), Some((10, 0)));
         assert_eq!(version_in("QEMU"), None);
     }
+
+    #[test]
+    fn what_is_missing_is_named_with_the_remedy() {
+        let file = existing("/nowhere/qemu").unwrap_err().to_string();
+        assert!(
+            file.contains("/nowhere/qemu is missing; run `cargo xtask setup`"),
+            "{file}"
+        );
+        let kernel = starting_with(Path::new("/nowhere"), "vmlinuz-").unwrap_err();
+        assert!(kernel.to_string().contains(REMEDY), "{kernel}");
+    }
 }

@@ -45,11 +45,6 @@ impl Process {
         &self.log
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Its standard output, once, if that was asked to be a pipe.
     ///
     /// # Errors

@@ -51,14 +51,21 @@ impl Qmp {
         }
     }
 
-    /// Waits for an event, also one that came in unasked.
+    /// Waits for an event with data that fit, also one that came in unasked.
     ///
     /// # Errors
     /// At the deadline.
-    pub fn wait_for_event(&mut self, name: &str, deadline: Instant) -> anyhow::Result<Value> {
+    pub fn wait_for_event(
+        &mut self,
+        name: &str,
+        fits: impl Fn(&Value) -> bool,
+        deadline: Instant,
+    ) -> anyhow::Result<()> {
+        let wanted = |event: &Value| event["event"] == name && fits(&event["data"]);
         loop {
-            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
-                return Ok(self.events.remove(at));
+            if let Some(at) = self.events.iter().position(wanted) {
+                self.events.remove(at);
+                return Ok(());
             }
             let message = self
                 .message(deadline)

@@ -96,11 +96,6 @@ impl Transcript {
         self.shared.lock().text.clone()
     }
 
-    /// Where the next byte will stand.
-    pub fn end(&self) -> usize {
-        self.shared.lock().text.len()
-    }
-
     /// The last lines, for error messages.
     pub fn tail(&self) -> String {
         tail(&self.shared.lock().text)

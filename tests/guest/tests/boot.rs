@@ -13,6 +13,13 @@ const DISK_BYTES: u64 = 96 << 20;
 /// What Linux says once it has taken over a new capacity.
 const NEW_SIZE: &str = "[vda] new size:";
 
+/// Field 5 of the kernel's figures is the number of writes done; the load must still run, or this proves nothing.
+const WAIT_FOR_50_WRITES: &str = "\
+    writes() { awk '{ print $5 }' /sys/block/vda/stat; }; before=$(writes); \
+    until [ $(writes) -ge $((before + 50)) ]; do [ ! -e /run/io.code ] || exit 1; usleep 5000; done";
+const WAIT_FOR_REPORT: &str = "\
+    until [ -e /run/io.code ]; do usleep 20000; done; cat /run/io.log; exit $(cat /run/io.code)";
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(120)
 }
@@ -115,6 +122,26 @@ fn server_killed_while_guest_is_idle_is_found_again() {
 
     guest.check("guest-io check /dev/vda").unwrap();
     guest.check("guest-io run /dev/vda 1 2").unwrap();
+}
+
+#[test]
+fn server_killed_under_load_costs_the_guest_no_error_and_no_write() {
+    let place = Place::new();
+    let mut server = place.serve_file();
+    let mut guest = boot(&place.socket(), 2);
+    guest
+        .check("(guest-io run /dev/vda 8 2 >/run/io.log; echo $? >/run/io.code) >/dev/null &")
+        .unwrap();
+
+    for _ in 0..5 {
+        guest.check(WAIT_FOR_50_WRITES).unwrap();
+        server.process().kill().unwrap();
+        server = place.serve_file();
+    }
+
+    let report = guest.check(WAIT_FOR_REPORT).unwrap();
+    assert!(report.contains(" errors=0 wrong=0 "), "{report}");
+    guest.check("guest-io check /dev/vda").unwrap();
 }
 
 #[test]
