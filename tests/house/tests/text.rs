@@ -105,9 +105,9 @@ fn unsafe_stands_only_in_the_named_rooms() {
 fn crate_without_unsafe_room_forbids_unsafe() {
     for (path, text) in sources() {
         let is_root = path.ends_with("src/lib.rs") || path == "cli/src/main.rs";
-        let has_room = UNSAFE_ROOMS
-            .iter()
-            .any(|(room, _)| path.starts_with(&room[..room.find("src/").unwrap() + 4]));
+        let has_room = UNSAFE_ROOMS.iter().any(|(room, _)| {
+            path.starts_with(&room[..room.find("src/").expect("a room names a src folder") + 4])
+        });
         if is_root && !path.starts_with("fuzz/") {
             let wanted = if has_room {
                 "deny(unsafe_code)"
