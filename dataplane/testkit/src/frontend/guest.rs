@@ -157,13 +157,15 @@ impl Guest {
         self.ask("SET_VRING_ENABLE", |f| f.set_vring_enable(index, enable))
     }
 
-    /// RESET_DEVICE, and all queues at home start from zero. Go on with [`start`](Self::start).
+    /// RESET_DEVICE, and all queues at home start from zero, with a new in-flight region, as in QEMU. Go on with
+    /// [`start`](Self::start).
     ///
     /// # Errors
     /// [`GuestError::Protocol`].
     pub fn reset_device(&mut self) -> Result<(), GuestError> {
         self.ask("RESET_DEVICE", VhostUserFrontend::reset_device)?;
         self.bases.fill(None);
+        self.inflight = None;
         self.queues.iter_mut().for_each(GuestQueue::reset);
         Ok(())
     }

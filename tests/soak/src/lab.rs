@@ -1,0 +1,378 @@
+//! A guest under verified load in front of a server that is killed and started again behind it.
+
+use crate::Outcome;
+use crate::csi::{self, Caller, Lives, Step};
+use crate::server::{Programs, Server};
+use anyhow::{Context, bail, ensure};
+use holdfast_testkit::frontend::{Guest, GuestBuilder, GuestError};
+use holdfast_testkit::workload::{Plan, Workload};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub(crate) const QUEUES: usize = 4;
+/// Size of the volume under load.
+const SIZE: u64 = 16 << 20;
+const MIB: u64 = 1 << 20;
+/// How long to wait for an answer before asking whether the server is dead.
+const LOOK: Duration = Duration::from_millis(20);
+/// More than anything takes that ends at all.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Which server stands behind the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `holdfast serve` of a file.
+    Serve,
+    /// `holdfast standalone` with a pool in a file, its volume under load, and others that come and go beside it.
+    Standalone,
+}
+
+/// Whether the server is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Lives,
+    Died,
+}
+
+/// What outlives every server: the state, the disk, and how to start the next one.
+#[derive(Debug)]
+pub(crate) struct Site {
+    kind: Kind,
+    holdfast: PathBuf,
+    dir: tempfile::TempDir,
+    disk: tempfile::TempDir,
+}
+
+impl Site {
+    pub(crate) fn new(kind: Kind, programs: &Programs) -> anyhow::Result<Site> {
+        let disk = programs.disk_folder()?;
+        if kind == Kind::Serve {
+            std::fs::File::create(disk.path().join("disk"))?.set_len(SIZE)?;
+        }
+        Ok(Site {
+            kind,
+            holdfast: programs.holdfast.clone(),
+            dir: tempfile::tempdir()?,
+            disk,
+        })
+    }
+
+    /// Starts a server that ends at a crash point, if one is given.
+    pub(crate) fn start(&self, crash: Option<&str>) -> anyhow::Result<Server> {
+        let (dir, disk) = (self.dir.path(), self.disk.path().join("disk"));
+        let mut command = Command::new(&self.holdfast);
+        match self.kind {
+            Kind::Serve => {
+                let device = format!("uring:path={}", disk.display());
+                command.arg("serve").arg("--socket").arg(self.socket("a"));
+                command.args(["--bdev", &device]);
+            }
+            Kind::Standalone => {
+                let pool = format!("p1={},size=256MiB", disk.display());
+                command
+                    .arg("standalone")
+                    .arg("--dir")
+                    .arg(dir.join("state"));
+                command.args(["--pool", &pool, "--node-name", "n1"]);
+                command.args(["--csi-endpoint", &csi::endpoint(dir)]);
+            }
+        }
+        if let Some(crash) = crash {
+            command.env("HOLDFAST_CRASH_POINT", crash);
+        }
+        Server::start(&mut command, &self.log())
+    }
+
+    /// Where the guest of a volume connects.
+    pub(crate) fn socket(&self, volume: &str) -> PathBuf {
+        let dir = self.dir.path();
+        match self.kind {
+            Kind::Serve => dir.join("v.sock"),
+            Kind::Standalone => {
+                let folder = holdfast_api::short_id(volume);
+                dir.join("state/v").join(folder).join("v.sock")
+            }
+        }
+    }
+
+    pub(crate) fn caller(&self) -> anyhow::Result<Caller> {
+        Caller::new(self.dir.path())
+    }
+
+    /// Has a volume made and served; the driver must be there or on its way.
+    pub(crate) fn stage(&self, caller: &mut Caller, volume: &str) -> anyhow::Result<()> {
+        let bytes = i64::try_from(SIZE)?;
+        caller.complete(Step::Create, volume, bytes)?;
+        caller.complete(Step::Stage, volume, bytes)
+    }
+
+    /// Where what belongs to a volume is written.
+    pub(crate) fn log_of(&self, volume: &str) -> PathBuf {
+        self.dir.path().join(format!("{volume}.log"))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// The last words of the servers.
+    pub(crate) fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n    ")
+    }
+}
+
+/// The guest, its load, and the server of the moment.
+pub(crate) struct Lab {
+    pub(crate) site: Site,
+    pub(crate) server: Server,
+    pub(crate) guest: Guest,
+    pub(crate) workload: Workload,
+    pub(crate) random: StdRng,
+    pub(crate) recoveries: Vec<Duration>,
+    lives: Option<Lives>,
+    answered: Instant,
+}
+
+impl Lab {
+    pub(crate) fn new(kind: Kind, programs: &Programs, seed: u64) -> anyhow::Result<Lab> {
+        let site = Site::new(kind, programs)?;
+        let server = site.start(None)?;
+        let lives = match kind {
+            Kind::Serve => None,
+            Kind::Standalone => {
+                let mut caller = site.caller()?;
+                site.stage(&mut caller, "a")
+                    .with_context(|| site.last_words())?;
+                Some(Lives::begin(caller))
+            }
+        };
+        let guest = builder().connect(site.socket("a"))?;
+        Ok(Lab {
+            server,
+            guest,
+            workload: Workload::new(plan(seed), 1, 0..SIZE / 512),
+            random: StdRng::seed_from_u64(seed),
+            recoveries: Vec::new(),
+            lives,
+            answered: Instant::now(),
+            site,
+        })
+    }
+
+    /// Kills the server if it lives, and starts the next one at once. The guest keeps its rings and what is in flight.
+    pub(crate) fn restart(&mut self, crash: Option<&str>) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.guest.disconnect();
+        self.server = self.site.start(crash)?;
+        Ok(())
+    }
+
+    /// Connects again as soon as somebody listens.
+    pub(crate) fn reconnect(&mut self) -> anyhow::Result<Fate> {
+        if self.wait_listening()? == Fate::Died {
+            return Ok(Fate::Died);
+        }
+        self.answered = Instant::now();
+        match self.guest.reconnect() {
+            Ok(()) => Ok(Fate::Lives),
+            Err(error) => self.blame(error),
+        }
+    }
+
+    /// Waits for somebody to listen, trying every millisecond.
+    pub(crate) fn wait_listening(&mut self) -> anyhow::Result<Fate> {
+        let socket = self.site.socket("a");
+        let until = Instant::now() + DEADLINE;
+        while UnixStream::connect(&socket).is_err() {
+            if self.server.has_died()? {
+                return Ok(Fate::Died);
+            }
+            ensure!(
+                Instant::now() < until,
+                "nobody listens: {}",
+                self.site.last_words()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Fate::Lives)
+    }
+
+    /// Load until `until`, or until the server dies.
+    pub(crate) fn work(&mut self, until: Instant) -> anyhow::Result<Fate> {
+        while Instant::now() < until {
+            if self.step()? == Fate::Died {
+                return Ok(Fate::Died);
+            }
+        }
+        Ok(Fate::Lives)
+    }
+
+    /// Fills all queues and takes what has been answered.
+    pub(crate) fn step(&mut self) -> anyhow::Result<Fate> {
+        self.workload.fill(self.guest.queues(), 64)?;
+        self.take()
+    }
+
+    /// Takes what has been answered.
+    fn take(&mut self) -> anyhow::Result<Fate> {
+        match self.workload.step(self.guest.queues()) {
+            Ok(()) => {
+                self.answered = Instant::now();
+                Ok(Fate::Lives)
+            }
+            Err(_) if self.server.has_died()? => Ok(Fate::Died),
+            Err(GuestError::Timeout { .. }) if self.answered.elapsed() < DEADLINE => {
+                Ok(Fate::Lives)
+            }
+            Err(GuestError::LostInterrupt { queue, .. }) => self.await_interrupt(queue),
+            Err(error) => Err(self.report(error.into())),
+        }
+    }
+
+    /// An answer is there and its interrupt is not: on a busy machine it may still come, but come it must.
+    fn await_interrupt(&mut self, queue: usize) -> anyhow::Result<Fate> {
+        let until = Instant::now() + DEADLINE;
+        while !self.guest.queue(queue).take_interrupt() {
+            if self.server.has_died()? {
+                return Ok(Fate::Died);
+            }
+            if Instant::now() > until {
+                bail!("queue {queue} has answers and was never interrupted");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Fate::Lives)
+    }
+
+    /// One of the things that virtual machines do besides I/O.
+    pub(crate) fn stir(&mut self) -> anyhow::Result<Fate> {
+        let queue = self.random.random_range(0..QUEUES);
+        let guest = &mut self.guest;
+        let done = match self.random.random_range(0..4) {
+            0 => guest
+                .stop_queue(queue)
+                .and_then(|_| guest.start_queue(queue)),
+            1 => guest
+                .enable_queue(queue, false)
+                .and_then(|()| guest.enable_queue(queue, true)),
+            2 => guest.add_region(MIB).and_then(|at| guest.remove_region(at)),
+            _ => {
+                guest.disconnect();
+                guest.reconnect()
+            }
+        };
+        match done {
+            Ok(()) => Ok(Fate::Lives),
+            Err(error) => self.blame(error),
+        }
+    }
+
+    /// A message that failed is the server's death, or a defect.
+    pub(crate) fn blame(&mut self, error: GuestError) -> anyhow::Result<Fate> {
+        match self
+            .server
+            .wait_end(Instant::now() + Duration::from_secs(2))
+        {
+            Ok(_) => Ok(Fate::Died),
+            Err(_) => Err(self.report(error.into())),
+        }
+    }
+
+    /// Starts a server that stays, waits for the first answer from it, and works on for a moment.
+    pub(crate) fn recover(&mut self) -> anyhow::Result<()> {
+        self.restart(None)?;
+        self.first_answer()?;
+        let until = Instant::now() + Duration::from_millis(self.random.random_range(2..20));
+        self.expect_life(Lab::work, until)
+    }
+
+    /// From the start of the process to the first answer.
+    pub(crate) fn first_answer(&mut self) -> anyhow::Result<()> {
+        if self.reconnect()? == Fate::Died {
+            bail!(
+                "the server died when nobody killed it: {}",
+                self.site.last_words()
+            );
+        }
+        let before = self.workload.report().succeeded;
+        while self.workload.report().succeeded == before {
+            self.expect_life(|lab, ()| lab.step(), ())?;
+        }
+        self.recoveries.push(self.server.since.elapsed());
+        Ok(())
+    }
+
+    fn expect_life<T>(
+        &mut self,
+        act: impl FnOnce(&mut Lab, T) -> anyhow::Result<Fate>,
+        with: T,
+    ) -> anyhow::Result<()> {
+        match act(self, with)? {
+            Fate::Lives => Ok(()),
+            Fate::Died => Err(self.report(anyhow::anyhow!("the server died by itself"))),
+        }
+    }
+
+    /// Waits for everything in flight, without new requests.
+    pub(crate) fn drain(&mut self) -> anyhow::Result<()> {
+        while self.workload.in_flight() > 0 {
+            self.expect_life(|lab, ()| lab.take(), ())?;
+        }
+        Ok(())
+    }
+
+    /// Drains, reads the whole disk back, and sums up. The server must live.
+    pub(crate) fn finish(mut self, times: u64) -> anyhow::Result<Outcome> {
+        self.drain()?;
+        self.workload.audit(&mut self.guest)?;
+        if let Some(lives) = self.lives.take() {
+            lives.end().with_context(|| self.site.last_words())?;
+        }
+        let mut outcome = Outcome {
+            times,
+            recoveries: std::mem::take(&mut self.recoveries),
+            ..Outcome::default()
+        };
+        outcome.add_report(self.workload.report());
+        let report = self.workload.report();
+        ensure!(
+            report.is_clean(),
+            "{report}\n    {}",
+            self.site.last_words()
+        );
+        Ok(outcome)
+    }
+
+    fn report(&self, error: anyhow::Error) -> anyhow::Error {
+        error.context(format!(
+            "the servers said last:\n    {}\n",
+            self.site.last_words()
+        ))
+    }
+}
+
+/// A guest with an in-flight region.
+pub(crate) fn builder() -> GuestBuilder {
+    let guest = Guest::builder().queues(QUEUES).queue_size(128).inflight();
+    guest.deadline(DEADLINE)
+}
+
+fn plan(seed: u64) -> Plan {
+    Plan {
+        seed,
+        depth: 32,
+        patience: LOOK,
+        ..Plan::default()
+    }
+}
+
+/// Whether a path is a socket that somebody listens on.
+pub(crate) fn listens(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
