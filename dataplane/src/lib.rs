@@ -19,12 +19,14 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bell;
 mod engine;
 mod error;
 mod mailbox;
 mod reactor;
 mod session;
 mod spec;
+mod sync;
 
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};

@@ -140,7 +140,7 @@ impl Rounds {
 
     /// Sleeps until there is something to do.
     fn wait(&self) -> Seen {
-        let mut polled = vec![PollFd::new(&**self.mailbox.bell(), PollFlags::IN)];
+        let mut polled = vec![PollFd::new(&**self.mailbox.bell().fd(), PollFlags::IN)];
         if let Some(uevents) = &self.uevents {
             polled.push(PollFd::new(uevents, PollFlags::IN));
         }

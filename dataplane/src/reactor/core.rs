@@ -50,7 +50,7 @@ impl Core {
             name: "a reactor".into(),
             source,
         })?;
-        driver.watch(Arc::clone(mailbox.bell()), MAILBOX);
+        driver.watch(Arc::clone(mailbox.bell().fd()), MAILBOX);
         Ok(Core {
             driver,
             slots: Slots::default(),

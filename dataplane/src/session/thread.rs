@@ -122,7 +122,7 @@ struct Host {
 impl Host {
     fn run(mut self) {
         while !self.has_to_quit(None) {
-            match wait(&[self.socket.as_fd(), self.mailbox.bell().as_fd()]) {
+            match wait(&[self.socket.as_fd(), self.mailbox.bell().fd().as_fd()]) {
                 Ok([true, _]) => match self.socket.accept() {
                     Ok(connection) => self.host(connection),
                     Err(error) => {
@@ -167,7 +167,7 @@ impl Host {
                 let _ = self.mailbox.send(Command::Quit); // Seen again by `run`.
                 return "the export ends".into();
             }
-            match wait(&[ours.as_fd(), self.mailbox.bell().as_fd()]) {
+            match wait(&[ours.as_fd(), self.mailbox.bell().fd().as_fd()]) {
                 Ok([true, _]) => {}
                 Ok(_) => continue,
                 Err(error) => return error.to_string(),

@@ -1,0 +1,3 @@
+//! What threads meet by. The models in tests/models compile mailbox and drain with a scheduler's own version of these.
+
+pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
