@@ -5,11 +5,13 @@
 //! nothing.
 
 mod core;
+mod drain;
 mod peer_event;
 mod presence;
 mod ring;
 mod slots;
 
+pub(crate) use drain::{Reply, RingEnd, Swap};
 pub(crate) use peer_event::PeerEvent;
 pub(crate) use presence::{Notice, Presence};
 pub(crate) use ring::{Disk, RingSetup};
@@ -20,7 +22,7 @@ use holdfast_bdev::DriverKind;
 use holdfast_ring::MemView;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,25 +37,6 @@ pub(crate) struct RingKey {
     pub(crate) reactor: usize,
     pub(crate) ring: RingId,
 }
-
-/// How a ring left its reactor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RingEnd {
-    /// Position of the next element to take: the answer to GET_VRING_BASE.
-    pub(crate) last_avail: u16,
-}
-
-/// How far a ring has followed a change of guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Swap {
-    /// Every request from now on uses the new view.
-    Done,
-    /// No request uses an older view any more: what is gone from the table may be freed.
-    Drained,
-}
-
-/// Where an answer goes; the asker may have gone.
-pub(crate) type Reply<T> = Sender<T>;
 
 /// What a reactor is told.
 pub(crate) enum Message {

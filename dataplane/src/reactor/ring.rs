@@ -4,6 +4,7 @@ mod drive;
 mod submit;
 
 use self::submit::submit;
+use super::drain::Drain;
 use super::presence::may_be_loss;
 use super::slots::Slots;
 use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
@@ -76,12 +77,9 @@ pub(super) struct Ring {
     pub(super) touched: bool,
     /// Since when a hot ring has been empty.
     pub(super) empty_since: Option<Instant>,
-    stopping: Option<Reply<RingEnd>>,
+    drain: Drain,
     /// Serving it failed in a way that is a bug of ours, or its memory has vanished.
     given_up: bool,
-    /// Requests that were popped under an older view of guest memory, and who waits for them to end.
-    older: u16,
-    waiting: Vec<Reply<Swap>>,
 }
 
 /// What a look at a ring found.
@@ -128,10 +126,8 @@ impl Ring {
             hot: false,
             touched: false,
             empty_since: None,
-            stopping: None,
+            drain: Drain::default(),
             given_up: false,
-            older: 0,
-            waiting: Vec::new(),
         };
         match presence {
             Presence::Here(device) => {
@@ -221,21 +217,13 @@ impl Ring {
 
     pub(super) fn answer(&mut self, slot: u32, status: Status, slots: &mut Slots) {
         let request = slots.request(slot);
-        if self.older > 0 && request.epoch() != Some(self.queue.view().epoch()) {
-            self.older -= 1;
-        }
+        let older = self.drain.is_older(request.epoch());
         let (head, used_len) = (request.head(), request.finish(status));
         crash_point!("answer.finished");
         self.queue.push(head, used_len);
         slots.free(slot);
-        self.tell_if_drained();
-    }
-
-    fn tell_if_drained(&mut self) {
-        if self.older == 0 {
-            for reply in self.waiting.drain(..) {
-                let _ = reply.send(Swap::Drained);
-            }
+        if older {
+            self.drain.one_less();
         }
     }
 
@@ -279,17 +267,14 @@ impl Ring {
     /// Follows a change of guest memory.
     pub(super) fn swap_view(&mut self, view: Arc<MemView>, reply: Reply<Swap>, slots: &mut Slots) {
         crash_point!("swap-view.asked");
-        let was_sound = self.queue.poison().is_none();
+        let (was_sound, epoch) = (self.queue.poison().is_none(), view.epoch());
         match self.queue.swap_view(view) {
             Err(error) if was_sound => self.park(&error),
             _ => {}
         }
         crash_point!("swap-view.done");
-        let _ = reply.send(Swap::Done);
-        self.older = self.queue.outstanding();
-        self.waiting.push(reply);
+        self.drain.swap(epoch, self.queue.outstanding(), reply);
         self.parked_follow_memory(slots);
-        self.tell_if_drained();
     }
 
     pub(super) fn set_call(&mut self, call: Option<PeerEvent>) {
@@ -310,7 +295,7 @@ impl Ring {
     /// What waits for a drive is left to a successor; without an in-flight region there is none, and it fails.
     pub(super) fn stop(&mut self, reply: Reply<RingEnd>, slots: &mut Slots) {
         crash_point!("stop.asked");
-        self.stopping = Some(reply);
+        self.drain.begin_stop(reply);
         for (slot, token) in std::mem::take(&mut self.parked) {
             self.put_by(slot, token, slots);
         }
@@ -318,7 +303,7 @@ impl Ring {
 
     /// Whether a stop was asked for and nothing is under way any more.
     pub(super) fn has_ended(&self) -> bool {
-        self.stopping.is_some() && self.queue.outstanding() == 0
+        self.drain.has_ended(self.queue.outstanding())
     }
 
     /// Gives the ring back.
@@ -328,9 +313,7 @@ impl Ring {
         let end = RingEnd {
             last_avail: self.queue.last_avail(),
         };
-        if let Some(reply) = self.stopping.take() {
-            let _ = reply.send(end);
-        }
+        self.drain.end(end);
     }
 
     /// The guest broke a rule; the queue takes no more work for good.
@@ -367,7 +350,7 @@ impl Ring {
     }
 
     fn is_parked(&self) -> bool {
-        self.given_up || self.stopping.is_some() || self.queue.poison().is_some()
+        self.given_up || self.drain.is_stopping() || self.queue.poison().is_some()
     }
 }
 

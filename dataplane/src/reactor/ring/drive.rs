@@ -80,7 +80,7 @@ impl Ring {
     /// A request that waits, for the drive or for the verdict on it. One of a ring that stops is left to a successor;
     /// without an in-flight region there is none, and it fails.
     pub(super) fn put_by(&mut self, slot: u32, token: Token, slots: &mut Slots) {
-        if self.stopping.is_none() {
+        if !self.drain.is_stopping() {
             if self.follow_memory(slot, slots) {
                 self.parked.push((slot, token));
             }
@@ -104,10 +104,9 @@ impl Ring {
     /// broken the ring.
     fn follow_memory(&mut self, slot: u32, slots: &mut Slots) -> bool {
         let request = slots.request(slot);
-        if request.epoch() == Some(self.queue.view().epoch()) {
+        if !self.drain.is_older(request.epoch()) {
             return true;
         }
-        self.older = self.older.saturating_sub(1);
         let read = match self.queue.put_back(request.head()) {
             true => self.queue.pop(request, &self.disk.limits),
             false => Ok(false),
@@ -118,7 +117,7 @@ impl Ring {
         if read != Ok(true) {
             slots.free(slot);
         }
-        self.tell_if_drained();
+        self.drain.one_less();
         read == Ok(true)
     }
 
