@@ -2,8 +2,8 @@
 
 use crate::common::drive::{Drive, LONG, MIB};
 use crate::common::{Bench, eventually, pattern};
-use crate::{DEADLINE, all_ok, late, malloc, read, write};
-use holdfast_bdev::{Effect, Fault, FaultOp};
+use crate::{DEADLINE, all_ok, late, malloc, read, stuck, write};
+use holdfast_bdev::{Effect, Fault, FaultOp, IoStatus};
 use holdfast_testkit::frontend::{Guest, Layout, Protocol};
 use holdfast_testkit::workload::{Plan, Workload};
 use std::time::{Duration, Instant};
@@ -165,4 +165,24 @@ fn spdk_3549_growth_while_disconnected_is_seen_on_return() {
     guest.queue(0).write(end, &pattern(1, 512)).unwrap();
     let done = guest.queue(1).call(read(end), Layout::DIRECT).unwrap();
     assert_eq!(done.data, pattern(1, 512));
+}
+
+/// M01: the memory that the ring itself lies in is taken away with a request under way. That queue is broken by it, and
+/// nothing else: the answer comes when the request has ended, and the export can be ended.
+#[test]
+fn spdk_3132_memory_of_the_ring_itself_is_unplugged() {
+    let (bench, device) = stuck();
+    let mut guest = Guest::builder().connect(bench.socket("disk")).unwrap();
+    device.inject(Fault::new(Effect::Hang).on(FaultOp::Write).times(1));
+    guest.queue(0).submit(write(0, 1), Layout::DIRECT).unwrap();
+    eventually("a write hangs", || device.hanging() == 1);
+    let (first, _) = guest.memory().ranges()[0];
+    let queue = guest.take_queues().remove(0);
+    std::thread::scope(|scope| {
+        let unplugging = scope.spawn(|| guest.remove_region(first));
+        queue.wait_broken(DEADLINE).unwrap();
+        device.release(IoStatus::Ok);
+        unplugging.join().unwrap().unwrap();
+    });
+    assert!(bench.engine.unexport("disk").unwrap());
 }
