@@ -11,8 +11,8 @@ use vhost::VhostBackend;
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
-/// Pause between two attempts to connect; QEMU's smallest `reconnect-ms` is of this order.
-const RETRY: Duration = Duration::from_millis(5);
+/// Pause between two attempts to connect: QEMU's smallest `reconnect-ms`.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Queues the codec lets through before the back end has said how many it has.
 const QUEUES_MAX: u64 = 256;
