@@ -1,7 +1,7 @@
 //! The command line: one subcommand, one file.
 
 use crate::logging::LogFormat;
-use crate::{crds, csi, logging, pool, serve, standalone};
+use crate::{crds, csi, device, logging, pool, serve, standalone};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Storage for virtual machines that holds fast while everything behind it changes.
@@ -23,6 +23,8 @@ enum Command {
     Serve(serve::Args),
     /// Call a CSI endpoint.
     Csi(csi::Args),
+    /// Let go of drives and take them back while machines run.
+    Device(device::Args),
     /// Look at pools.
     Pool(pool::Args),
     /// Print the definitions of the custom resources.
@@ -46,6 +48,7 @@ impl Cli {
             Command::Standalone(args) => standalone::run(args),
             Command::Serve(args) => serve::run(args),
             Command::Csi(args) => csi::run(args),
+            Command::Device(args) => device::run(args),
             Command::Pool(args) => pool::run(args),
             Command::Crds => crds::run(),
         }

@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
 mod args;
+mod call;
 mod cpus;
 mod crds;
 mod csi;
+mod device;
 mod logging;
 mod pool;
 mod serve;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use holdfast_controller::{Controller, ControllerConfig};
 use holdfast_csi::{BoundEndpoint, Identity, PluginCapabilities};
 use holdfast_dataplane::{Engine, EngineConfig};
-use holdfast_node::{Agent, AgentConfig, NodeService, NodeServiceConfig};
+use holdfast_node::{Agent, AgentConfig, DeviceService, NodeService, NodeServiceConfig};
 use holdfast_store::DirStore;
 use pools::PoolArg;
 use std::path::PathBuf;
@@ -128,7 +128,8 @@ fn services(store: DirStore, agent: &Agent<DirStore>) -> anyhow::Result<Router> 
     Ok(Server::builder()
         .add_service(identity.into_server())
         .add_service(controller.into_server())
-        .add_service(node.into_server()))
+        .add_service(node.into_server())
+        .add_service(DeviceService::new(agent.clone()).into_server()))
 }
 
 fn host_name() -> anyhow::Result<String> {

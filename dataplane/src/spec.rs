@@ -79,12 +79,14 @@ pub struct PoolInfo {
     pub uuid: Uuid,
     /// What the device was known by when the pool was made.
     pub identity: String,
-    /// File or device behind it.
+    /// File or device behind it, or where it was last.
     pub path: PathBuf,
     /// How its space is used; as last seen if the drive is lost.
     pub usage: Usage,
     /// The drive is lost: volumes wait for it.
     pub lost: bool,
+    /// It is lost because somebody asked for it, and returns only when somebody asks again.
+    pub removed: bool,
 }
 
 /// A volume on a pool.

@@ -4,7 +4,7 @@
 //! due puts an object in line; objects are worked on side by side, each by one task at a time.
 
 mod finalizer;
-mod pools;
+pub(crate) mod pools;
 mod queue;
 mod restore;
 mod sessions;
@@ -153,7 +153,7 @@ impl<S: Store> Agent<S> {
     }
 
     /// Calls the engine on a thread that may block.
-    async fn engine<T: Send + 'static>(
+    pub(crate) async fn engine<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {

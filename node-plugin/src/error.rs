@@ -1,7 +1,7 @@
 //! What can go wrong on a node, and the one place where it becomes a gRPC code.
 
 use crate::path::PathError;
-use holdfast_dataplane::EngineError;
+use holdfast_dataplane::{EngineError, ErrorKind};
 use holdfast_store::StoreError;
 use std::io;
 use std::path::PathBuf;
@@ -141,6 +141,28 @@ pub enum NodeError {
         /// The limit given, in bytes.
         limit_bytes: u64,
     },
+    /// The pool of a drive was never open in this process.
+    #[error(
+        "pool {pool:?} is not open: {why}; it is opened by itself once its drive is at {}", path.display()
+    )]
+    NotOpened {
+        /// The pool.
+        pool: String,
+        /// Where its drive is expected.
+        path: PathBuf,
+        /// What its status says.
+        why: String,
+    },
+    /// The pool's drive is there, under another path than the one given.
+    #[error(
+        "pool {pool:?} is open at {}; leave the path out, or remove the drive there first", path.display()
+    )]
+    OpenElsewhere {
+        /// The pool.
+        pool: String,
+        /// Where its drive is.
+        path: PathBuf,
+    },
     /// The agent has not done its part in time.
     #[error("{what} did not happen in time: {why}; repeat the call")]
     TimedOut {
@@ -186,16 +208,27 @@ impl NodeError {
             | NodeError::NotStaged { .. }
             | NodeError::PublishedElsewhere { .. }
             | NodeError::StillPublished { .. }
-            | NodeError::NotExpanded { .. } => Code::FailedPrecondition,
+            | NodeError::NotExpanded { .. }
+            | NodeError::NotOpened { .. }
+            | NodeError::OpenElsewhere { .. } => Code::FailedPrecondition,
             NodeError::TooLarge { .. } => Code::OutOfRange,
             NodeError::BeingUnstaged { .. } | NodeError::BeingWritten { .. } => Code::Aborted,
             NodeError::TimedOut { .. } => Code::DeadlineExceeded,
             NodeError::Path(PathError::Invalid { .. }) => Code::InvalidArgument,
             NodeError::Path(PathError::Occupied { .. }) => Code::FailedPrecondition,
             NodeError::Store(StoreError::Conflict { .. }) => Code::Aborted,
+            NodeError::Engine(error) => match error.kind() {
+                ErrorKind::InvalidArgument => Code::InvalidArgument,
+                ErrorKind::NotFound => Code::NotFound,
+                ErrorKind::AlreadyExists => Code::AlreadyExists,
+                ErrorKind::FailedPrecondition => Code::FailedPrecondition,
+                ErrorKind::NoSpace => Code::ResourceExhausted,
+                ErrorKind::OutOfRange => Code::OutOfRange,
+                ErrorKind::Unavailable => Code::Unavailable,
+                ErrorKind::Internal => Code::Internal,
+            },
             NodeError::Path(PathError::Io { .. })
             | NodeError::SessionDir { .. }
-            | NodeError::Engine(_)
             | NodeError::Store(_) => Code::Internal,
         }
     }

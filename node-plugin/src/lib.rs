@@ -1,4 +1,5 @@
-//! What runs on a node: an [`Agent`] that makes the node match its custom resources, and the CSI [`NodeService`].
+//! What runs on a node: an [`Agent`] that makes the node match its custom resources, the CSI [`NodeService`], and the
+//! [`DeviceService`] through which people let go of drives and give them back.
 //!
 //! The two meet in the store only. The service writes intent (a VolumeSession) and waits for the agent's observation; the
 //! agent reads intent, works on the drive and the sockets through the embedded engine, and writes status afterwards. The
@@ -27,12 +28,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agent;
+mod devices;
 mod error;
 mod path;
 mod service;
 mod session_dir;
 
 pub use agent::{Agent, AgentConfig, Orphan};
+pub use devices::DeviceService;
 pub use error::NodeError;
 pub use path::PathError;
 pub use service::{NodeService, NodeServiceConfig};

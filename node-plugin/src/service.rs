@@ -95,7 +95,7 @@ impl<S: Store> NodeService<S> {
 }
 
 /// Refuses an empty field.
-fn required(value: &str, field: &'static str) -> Result<(), NodeError> {
+pub(crate) fn required(value: &str, field: &'static str) -> Result<(), NodeError> {
     if value.is_empty() {
         return Err(NodeError::Missing { field });
     }

@@ -4,6 +4,8 @@
 //! (`tests/csi-1.13-wire.tsv`); `tests/csi_contract.rs` compares every message, field, enum value and call with that
 //! table, so that a slip of a number cannot reach a cluster.
 //!
+//! [`holdfast::v1alpha1`] is what Holdfast serves beside it: the drives of a node.
+//!
 //! ```
 //! use holdfast_proto::csi::v1::CapacityRange;
 //! let wanted = CapacityRange { required_bytes: 1 << 30, limit_bytes: 0 };
@@ -23,5 +25,20 @@ pub mod csi {
     )]
     pub mod v1 {
         tonic::include_proto!("csi.v1");
+    }
+}
+
+/// What Holdfast serves beside CSI.
+pub mod holdfast {
+    /// Its first version, which may still grow.
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        clippy::large_futures
+    )]
+    pub mod v1alpha1 {
+        tonic::include_proto!("holdfast.v1alpha1");
     }
 }

@@ -1,7 +1,7 @@
 //! Calls of the controller service.
 
-use super::answer::Answer;
 use super::wish::{Access, at_least, pair, size};
+use crate::answer::Answer;
 use holdfast_api::TOPOLOGY_KEY;
 use holdfast_proto::csi::v1 as csi;
 use holdfast_proto::csi::v1::controller_client::ControllerClient;

@@ -1,6 +1,6 @@
 //! Calls of the identity service, and the capabilities of all three.
 
-use super::answer::Answer;
+use crate::answer::Answer;
 use holdfast_proto::csi::v1 as csi;
 use holdfast_proto::csi::v1::controller_client::ControllerClient;
 use holdfast_proto::csi::v1::identity_client::IdentityClient;

@@ -1,7 +1,7 @@
 //! Calls of the node service.
 
-use super::answer::Answer;
 use super::wish::{Access, at_least, size};
+use crate::answer::Answer;
 use holdfast_proto::csi::v1 as csi;
 use holdfast_proto::csi::v1::node_client::NodeClient;
 use serde_json::json;

@@ -5,6 +5,7 @@ use crate::{EngineError, ExportInfo, ExportSpec, PoolInfo, PoolSpec, Source, Usa
 use holdfast_bdev::{BlockDevice, Split};
 use holdfast_pool::Pool;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ pub(super) struct Book {
 #[derive(Clone, Debug)]
 pub(super) struct OpenPool {
     pub(super) spec: PoolSpec,
+    /// Where the drive is, or was last; it may return elsewhere than the spec says.
+    pub(super) path: PathBuf,
     pub(super) uuid: Uuid,
     pub(super) standing: Standing,
 }
@@ -128,12 +131,19 @@ impl OpenPool {
             name: self.spec.name.clone(),
             uuid: self.uuid,
             identity: self.spec.identity.clone(),
-            path: self.spec.path.clone(),
+            path: self.path.clone(),
             usage: match &self.standing {
                 Standing::Here { pool, .. } => pool.usage(),
                 Standing::Lost { usage, .. } => *usage,
             },
             lost: matches!(self.standing, Standing::Lost { .. }),
+            removed: matches!(
+                self.standing,
+                Standing::Lost {
+                    by_command: true,
+                    ..
+                }
+            ),
         }
     }
 }

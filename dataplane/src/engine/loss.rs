@@ -55,7 +55,7 @@ impl Engine {
         if matches!(known.standing, Standing::Here { .. }) {
             return Ok(known.info());
         }
-        let path = path.map_or(known.spec.path.clone(), PathBuf::from);
+        let path = path.map_or(known.path.clone(), PathBuf::from);
         let opened = self.inner.opener.open(&path);
         let device = opened.map_err(|source| EngineError::Device {
             name: pool.to_owned(),
@@ -122,7 +122,7 @@ impl Engine {
             .pools
             .get_mut(name)
             .ok_or_else(|| EngineError::not_found("pool", name))?;
-        open.spec.path = path;
+        open.path = path;
         open.standing = Standing::Here {
             device: Arc::clone(&device),
             pool: Arc::clone(&pool),
@@ -211,7 +211,7 @@ impl Engine {
                 }
             )
         });
-        gone.map(|(name, open)| (name.clone(), open.spec.path.clone()))
+        gone.map(|(name, open)| (name.clone(), open.path.clone()))
             .collect()
     }
 

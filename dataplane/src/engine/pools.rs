@@ -31,6 +31,7 @@ impl Engine {
             .map_err(failed)?;
         let open = OpenPool {
             spec: spec.clone(),
+            path: spec.path.clone(),
             uuid: pool.uuid(),
             standing: Standing::Here {
                 device,

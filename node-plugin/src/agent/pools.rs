@@ -10,7 +10,7 @@ use holdfast_api::{
     parse_quantity, reasons, set_condition,
 };
 use holdfast_dataplane::{EngineError, ErrorKind, PoolInfo, PoolSpec};
-use holdfast_store::Store;
+use holdfast_store::{Store, StoreError};
 use std::collections::HashSet;
 use std::path::Path;
 use tokio::sync::Notify;
@@ -48,6 +48,20 @@ impl<S: Store> Agent<S> {
             orphans.extend(self.orphans_of(&pool.name).await?);
         }
         Ok(orphans)
+    }
+
+    /// Brings the status of a pool up to date now, not at its next turn.
+    pub(crate) async fn refresh_pool(&self, name: &str) {
+        loop {
+            match BlockPool::reconcile(self, name).await {
+                // The agent was faster. It may have looked too early.
+                Err(NodeError::Store(StoreError::Conflict { .. })) => {}
+                Err(error) => {
+                    return tracing::warn!(pool = name, %error, "Its turn will come again");
+                }
+                Ok(_) => return,
+            }
+        }
     }
 
     async fn open_pool(&self, pool: BlockPool, name: &str) -> Result<Outcome, NodeError> {
@@ -91,13 +105,7 @@ impl<S: Store> Agent<S> {
                     info.uuid
                 ),
             )),
-            _ if info.lost => Err(Trouble::waiting(
-                DEVICE_MISSING,
-                format!(
-                    "the drive at {} is lost; its volumes wait as their onDeviceLoss says. Put the same drive back",
-                    info.path.display()
-                ),
-            )),
+            _ if info.lost => Err(Trouble::waiting(DEVICE_MISSING, describe_loss(&info))),
             _ => Ok(info),
         }
     }
@@ -146,6 +154,19 @@ impl<S: Store> Agent<S> {
     async fn is_unreadable(&self, id: &str) -> bool {
         check_object_name(id).is_ok() && self.store().get::<SplitVolume>(id).await.is_err()
     }
+}
+
+/// Why a pool's drive is away, and what brings it back.
+pub(crate) fn describe_loss(info: &PoolInfo) -> String {
+    let (name, path) = (&info.name, info.path.display());
+    if info.removed {
+        return format!(
+            "the drive at {path} was let go of by command; its volumes wait as their onDeviceLoss says. Put it back and run `holdfast device add {name}`"
+        );
+    }
+    format!(
+        "the drive at {path} is lost; its volumes wait as their onDeviceLoss says. Put the same drive back"
+    )
 }
 
 fn pool_spec(pool: &BlockPool, name: &str) -> Result<PoolSpec, Trouble> {

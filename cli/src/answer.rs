@@ -8,16 +8,16 @@ use tonic::Status;
 
 /// The result of a call in both forms.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Lines, without a final newline. Nothing is printed if empty.
-    pub(super) text: String,
-    pub(super) json: Value,
+    pub(crate) text: String,
+    pub(crate) json: Value,
     /// What to end with an error for, although the call was answered.
-    pub(super) objection: Option<String>,
+    pub(crate) objection: Option<String>,
 }
 
 impl Answer {
-    pub(super) fn new(text: impl Into<String>, json: Value) -> Self {
+    pub(crate) fn new(text: impl Into<String>, json: Value) -> Self {
         Self {
             text: text.into(),
             json,
@@ -26,16 +26,16 @@ impl Answer {
     }
 
     /// Of a call that answers nothing but success.
-    pub(super) fn done() -> Self {
+    pub(crate) fn done() -> Self {
         Self::new("", Value::Object(serde_json::Map::new()))
     }
 
-    pub(super) fn objecting(mut self, objection: Option<String>) -> Self {
+    pub(crate) fn objecting(mut self, objection: Option<String>) -> Self {
         self.objection = objection;
         self
     }
 
-    pub(super) fn print(self, output: Output) -> anyhow::Result<()> {
+    pub(crate) fn print(self, output: Output) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
         match output {
             Output::Text if self.text.is_empty() => Ok(()),
@@ -49,7 +49,7 @@ impl Answer {
 }
 
 /// A status as CSI writes it: `ALREADY_EXISTS: message`.
-pub(super) fn explain(status: &Status) -> anyhow::Error {
+pub(crate) fn explain(status: &Status) -> anyhow::Error {
     let mut code = String::new();
     for letter in format!("{:?}", status.code()).chars() {
         if letter.is_ascii_uppercase() && !code.is_empty() {
