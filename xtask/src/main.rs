@@ -1,10 +1,11 @@
-//! Developer commands behind the Makefile: `cargo xtask setup | test | demo | bench`.
+//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod demo;
 mod say;
 mod setup;
+mod soak;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +25,8 @@ enum Command {
     Setup,
     /// Run every check there is: rules, format, lints, tests, guests, CSI conformance.
     Test,
+    /// Kill, pull, stop and start again and again under verified load; hours unless told to be short.
+    Soak(soak::Args),
     /// Play a virtual machine's life on two volumes, from CreateVolume to erased space.
     Demo,
     /// Measure the data plane against its peers.
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::run(),
         Command::Test => test::run(),
+        Command::Soak(args) => soak::run(&args),
         Command::Demo => demo::run(),
         Command::Bench => Err(anyhow::anyhow!(
             "there is no benchmark yet; the figures in SPECIFICATION.md say which are unmeasured"
