@@ -1,0 +1,52 @@
+//! `cargo xtask soak`: builds what is to be killed, and lets `tests/soak` do the rest.
+
+use anyhow::{Context, ensure};
+use holdfast_guest::kit;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Handed on as they are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// See `cargo xtask soak -- --help`: --seed N, --cycles N, --short, --only SECTION.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+/// Crash points are in debug builds only; how long a start takes is measured with a release build.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    cargo(&[
+        "build",
+        "--package",
+        "holdfast",
+        "--package",
+        "holdfast-soak",
+    ])?;
+    let mut soak = Command::new(built("debug/soak"));
+    soak.args(&args.words);
+    if !args.words.iter().any(|word| word == "--short") {
+        cargo(&["build", "--release", "--package", "holdfast"])?;
+        soak.arg("--released").arg(built("release/holdfast"));
+    }
+    let ended = soak.status().context("cannot run the soak")?;
+    ensure!(
+        ended.success(),
+        "the soak found something; its table names the replay"
+    );
+    Ok(())
+}
+
+fn cargo(words: &[&str]) -> anyhow::Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    let ended = cargo.args(words).current_dir(kit::workspace()).status();
+    let built = ended.context("cannot run cargo")?.success();
+    ensure!(built, "cargo {} failed", words.join(" "));
+    Ok(())
+}
+
+fn built(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target
+        .map_or_else(|| kit::workspace().join("target"), PathBuf::from)
+        .join(name)
+}
