@@ -10,6 +10,7 @@ mod memory;
 mod recovery;
 mod sessions;
 mod shutdown;
+mod table;
 
 use common::{Bench, SIZE, pattern};
 use holdfast_bdev::{Delay, ErrorDevice, Malloc};
