@@ -92,7 +92,7 @@ impl Session {
 
     /// A front end that comes back keeps the configuration it read long ago: the disk may have grown while we were away.
     fn tell_size_once(&mut self) {
-        if !std::mem::replace(&mut self.knows_size, true) {
+        if self.channel.is_some() && !std::mem::replace(&mut self.knows_size, true) {
             self.tell_of_config_change();
         }
     }

@@ -92,6 +92,9 @@ fn volume_grows_under_its_guest_and_the_guest_is_told() {
         .queues(2)
         .connect(bench.socket("a"))
         .unwrap();
+    // A front end that starts without having asked, as one that comes back does, is told once to ask.
+    let channel = guest.back_channel().unwrap();
+    channel.wait_config_change(Duration::from_secs(10)).unwrap();
     guest
         .queue(0)
         .write(2 * MIB - 512, &pattern(1, 512))
