@@ -3,6 +3,7 @@
 use super::canary;
 use super::driver::Driver;
 use anyhow::{Context, ensure};
+use holdfast_guest::kit::workspace;
 use holdfast_guest::{DiskSpec, Guest, GuestSpec, holdfast};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -44,6 +45,13 @@ impl Stage {
     }
 
     pub(super) fn build(&mut self) -> anyhow::Result<String> {
+        // Cargo shows its own progress: on a new machine this takes minutes.
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--package", "holdfast"])
+            .current_dir(workspace())
+            .status()
+            .context("cannot run cargo")?;
+        ensure!(built.success(), "holdfast does not build");
         self.program = holdfast()?;
         Ok(self.program.display().to_string())
     }

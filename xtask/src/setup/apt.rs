@@ -35,6 +35,8 @@ impl Apt {
     pub(crate) fn install(&mut self, packages: &[&str], suite: Option<&str>) -> anyhow::Result<()> {
         self.update()?;
         let mut words = vec!["apt-get", "install", "-y", "-q", "--no-install-recommends"];
+        // A new machine often updates itself in the background and holds the lock for a while.
+        words.extend(["-o", "DPkg::Lock::Timeout=300"]);
         words.extend(suite.iter().flat_map(|suite| ["-t", suite]));
         words.extend(packages);
         as_root(&words).map(drop)
