@@ -46,6 +46,20 @@ fn checks() -> Vec<Check> {
                 "holdfast-guest",
             ],
         ),
+        // They need the host's loop devices and root, so a plain `cargo test` leaves them out.
+        Check::new(
+            "drives",
+            &[
+                "test",
+                "--package",
+                "holdfast-bdev",
+                "--test",
+                "privileged",
+                "--",
+                "--ignored",
+                "--test-threads=1",
+            ],
+        ),
         Check::new(
             "guests",
             &["test", "--package", "holdfast-guest", "--no-fail-fast"],
