@@ -29,12 +29,22 @@ pub(super) fn describe(stat: &Stat) -> String {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         return format!(" by process {pid} ({})", name.trim());
     }
-    let number = format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev));
-    let holders = sysfs(&number).and_then(|device| fs::read_dir(device.join("holders")).ok());
-    match holders.and_then(|mut holders| holders.next()) {
-        Some(Ok(holder)) => format!(" by {}", holder.file_name().to_string_lossy()),
-        _ => String::new(),
+    stacked(stat).map_or(String::new(), |device| format!(" by {device}"))
+}
+
+/// Whether a block device is mounted or part of another one: no process holds it, and none goes away.
+pub(super) fn is_claimed(stat: &Stat) -> bool {
+    mount_point(stat).is_some() || stacked(stat).is_some()
+}
+
+/// The device that a block device is part of, as in a RAID or a mapping.
+fn stacked(stat: &Stat) -> Option<String> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::BlockDevice {
+        return None;
     }
+    let device = sysfs(&format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev)))?;
+    let holder = fs::read_dir(device.join("holders")).ok()?.next()?.ok()?;
+    Some(holder.file_name().to_string_lossy().into_owned())
 }
 
 /// Whether a living process holds the lock. A killed one holds it too, through requests the kernel still works on.

@@ -40,10 +40,7 @@ pub(super) fn open(path: &Path, readonly: bool) -> Result<Opened, BdevError> {
     if is_device {
         flags |= OFlags::EXCL; // On a block device: refuse if mounted or otherwise claimed.
     }
-    let (fd, direct) = reopen(&looked, flags).map_err(|errno| match errno {
-        Errno::BUSY | Errno::TXTBSY => busy(path, &stat),
-        other => refused(path, other),
-    })?;
+    let (fd, direct) = patiently(path, &stat, || reopen(&looked, flags))?;
     if !direct {
         tracing::warn!(path = %path.display(), "No O_DIRECT here: data goes through the page cache");
     }
@@ -96,17 +93,39 @@ fn reopen(looked: &OwnedFd, flags: OFlags) -> Result<(OwnedFd, bool), Errno> {
 /// The lock belongs to the open file description: requests under way keep it after a kill, so a successor
 /// cannot overtake them. It waits for them here.
 fn lock(path: &Path, fd: &OwnedFd, stat: &Stat) -> Result<(), BdevError> {
+    patiently(path, stat, || {
+        rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive)
+    })
+}
+
+/// Tries until whoever is in the way has gone. Requests of a killed process keep a block device claimed as they keep a
+/// lock, so opening it has to wait for them as well.
+fn patiently<T>(
+    path: &Path,
+    stat: &Stat,
+    mut attempt: impl FnMut() -> Result<T, Errno>,
+) -> Result<T, BdevError> {
     let start = Instant::now();
     loop {
-        match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if start.elapsed() < LIVING_PATIENCE => {}
-            Err(Errno::WOULDBLOCK) if start.elapsed() < DEAD_PATIENCE && !holder::lives(stat) => {}
-            Err(Errno::WOULDBLOCK) => return Err(busy(path, stat)),
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(Errno::WOULDBLOCK | Errno::BUSY | Errno::TXTBSY) => {}
             Err(errno) => return Err(refused(path, errno)),
+        }
+        if !may_go(stat, start.elapsed()) {
+            return Err(busy(path, stat));
         }
         std::thread::sleep(RETRY);
     }
+}
+
+/// Whether a holder that has been waited for so long may still go by itself.
+fn may_go(stat: &Stat, waited: Duration) -> bool {
+    let patience = match waited < LIVING_PATIENCE || holder::lives(stat) {
+        true => LIVING_PATIENCE,
+        false => DEAD_PATIENCE,
+    };
+    waited < patience && !holder::is_claimed(stat)
 }
 
 /// How long a living holder is waited for: udev locks a device for a moment to look at it, whenever somebody who could
