@@ -168,6 +168,19 @@ impl Workload {
         self.drain(guest.queues())
     }
 
+    /// Waits no longer for what is in flight: the guest was reset, and nobody will hear the answers. What was to be changed
+    /// may be old or new.
+    pub fn forget(&mut self) {
+        for intent in std::mem::take(&mut self.inflight).into_values() {
+            self.model.end(&intent, false);
+        }
+    }
+
+    /// Changes how long to wait for the next answer.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.plan.patience = patience;
+    }
+
     /// What has been done and found so far.
     pub fn report(&self) -> &Report {
         &self.report

@@ -17,34 +17,51 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Kills a server with ten volumes under load `rounds.times` times, and takes the time.
 pub fn run(rounds: &Rounds, programs: &Programs) -> Outcome {
-    let (mut listening, mut gaps) = (Vec::new(), Vec::new());
     let build = programs.released.as_ref().map_or("debug", |_| "release");
     let programs = Programs {
-        holdfast: programs.released.clone().unwrap_or_else(|| programs.holdfast.clone()),
+        holdfast: programs
+            .released
+            .clone()
+            .unwrap_or_else(|| programs.holdfast.clone()),
         ..programs.clone()
     };
+    let mut seen = Vec::new();
     let mut sum = rounds.run(|seed, times| {
         let mut bench = Bench::new(&programs, seed)?;
         for _ in 0..times {
-            let (listens, gap) = bench.blackout()?;
-            listening.push(listens);
-            gaps.push(gap);
+            seen.push(bench.blackout()?);
         }
         bench.finish(times)
     });
-    for (what, times) in [
-        ("process start to ten listening sockets", &listening),
-        ("largest gap seen by the front end", &gaps),
-    ] {
-        let (median, most) = (percentile(times, 50), percentile(times, 100));
-        sum.notes.push(format!(
-            "{what}, {build} build: median {} ms, most {} ms",
-            ms(median),
-            ms(most)
-        ));
+    for (what, part) in PARTS {
+        let times: Vec<Duration> = seen.iter().map(part).collect();
+        let (median, most) = (percentile(&times, 50), percentile(&times, 100));
+        let (median, most) = (ms(median), ms(most));
+        sum.notes
+            .push(format!("{what}, {build} build: median {median} ms, most {most} ms"));
     }
     sum
 }
+
+/// Where the time goes.
+struct Blackout {
+    /// From `kill -9` until the kernel has let go of the process.
+    dying: Duration,
+    /// From the start of the next process until the last socket listens.
+    listening: Duration,
+    /// From the start of the process until the guest is connected and its rings run.
+    connected: Duration,
+    /// From the last answer of the old process to the first of the new one.
+    gap: Duration,
+}
+
+type Part = fn(&Blackout) -> Duration;
+const PARTS: [(&str, Part); 4] = [
+    ("kill to the end of the process", |seen| seen.dying),
+    ("process start to ten listening sockets", |seen| seen.listening),
+    ("process start to running rings", |seen| seen.connected),
+    ("largest gap seen by the front end", |seen| seen.gap),
+];
 
 struct Bench {
     site: Site,
@@ -77,26 +94,30 @@ impl Bench {
         })
     }
 
-    /// Process start to listening sockets, and the longest time without an answer.
-    fn blackout(&mut self) -> anyhow::Result<(Duration, Duration)> {
+    fn blackout(&mut self) -> anyhow::Result<Blackout> {
         self.load.run(&mut self.guest, 2000)?;
         self.load.fill(self.guest.queues(), 128)?;
         self.load.step(self.guest.queues())?;
         let last = Instant::now();
         self.server.kill()?;
+        let dying = last.elapsed();
         self.guest.disconnect();
         self.server = self.site.start(None)?;
-        let others = self.sockets[1..].to_vec();
         let since = self.server.since;
+        let others = self.sockets[1..].to_vec();
         let watch = std::thread::spawn(move || all_listen(&others, since));
         self.guest.reconnect()?;
+        let connected = since.elapsed();
         self.load.step(self.guest.queues())?;
         let gap = last.elapsed();
         self.load.drain(self.guest.queues())?;
-        let listening = watch
-            .join()
-            .map_err(|_| anyhow::anyhow!("the watch panicked"))??;
-        Ok((listening, gap))
+        let listening = watch.join();
+        Ok(Blackout {
+            dying,
+            listening: listening.map_err(|_| anyhow::anyhow!("the watch panicked"))??,
+            connected,
+            gap,
+        })
     }
 
     fn finish(mut self, times: u64) -> anyhow::Result<Outcome> {

@@ -8,6 +8,7 @@ use holdfast_testkit::frontend::{Guest, GuestBuilder, GuestError};
 use holdfast_testkit::workload::{Plan, Workload};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rustix::process::Signal;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,26 +45,37 @@ pub(crate) struct Site {
     kind: Kind,
     holdfast: PathBuf,
     dir: tempfile::TempDir,
-    disk: tempfile::TempDir,
+    disk: PathBuf,
+    _disk_folder: Option<tempfile::TempDir>,
 }
 
 impl Site {
     pub(crate) fn new(kind: Kind, programs: &Programs) -> anyhow::Result<Site> {
-        let disk = programs.disk_folder()?;
+        let folder = programs.disk_folder()?;
+        let disk = folder.path().join("disk");
         if kind == Kind::Serve {
-            std::fs::File::create(disk.path().join("disk"))?.set_len(SIZE)?;
+            std::fs::File::create(&disk)?.set_len(SIZE)?;
         }
+        Ok(Site {
+            _disk_folder: Some(folder),
+            ..Site::on(kind, programs, disk)?
+        })
+    }
+
+    /// With a disk of the caller's.
+    pub(crate) fn on(kind: Kind, programs: &Programs, disk: PathBuf) -> anyhow::Result<Site> {
         Ok(Site {
             kind,
             holdfast: programs.holdfast.clone(),
             dir: tempfile::tempdir()?,
             disk,
+            _disk_folder: None,
         })
     }
 
     /// Starts a server that ends at a crash point, if one is given.
     pub(crate) fn start(&self, crash: Option<&str>) -> anyhow::Result<Server> {
-        let (dir, disk) = (self.dir.path(), self.disk.path().join("disk"));
+        let (dir, disk) = (self.dir.path(), &self.disk);
         let mut command = Command::new(&self.holdfast);
         match self.kind {
             Kind::Serve => {
@@ -141,9 +153,13 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(kind: Kind, programs: &Programs, seed: u64) -> anyhow::Result<Lab> {
-        let site = Site::new(kind, programs)?;
+        Lab::at(Site::new(kind, programs)?, seed)
+    }
+
+    /// At a site of the caller's.
+    pub(crate) fn at(site: Site, seed: u64) -> anyhow::Result<Lab> {
         let server = site.start(None)?;
-        let lives = match kind {
+        let lives = match site.kind {
             Kind::Serve => None,
             Kind::Standalone => {
                 let mut caller = site.caller()?;
@@ -171,6 +187,15 @@ impl Lab {
         self.guest.disconnect();
         self.server = self.site.start(crash)?;
         Ok(())
+    }
+
+    /// As [`restart`](Self::restart), but the next server does not wait until the kernel has let go of the last one, which
+    /// is handed back: it may be long until it has.
+    pub(crate) fn restart_at_once(&mut self) -> anyhow::Result<Server> {
+        self.server.signal(Signal::KILL)?;
+        self.guest.disconnect();
+        let next = self.site.start(None)?;
+        Ok(std::mem::replace(&mut self.server, next))
     }
 
     /// Connects again as soon as somebody listens.
@@ -330,6 +355,7 @@ impl Lab {
     /// Drains, reads the whole disk back, and sums up. The server must live.
     pub(crate) fn finish(mut self, times: u64) -> anyhow::Result<Outcome> {
         self.drain()?;
+        self.workload.set_patience(DEADLINE);
         self.workload.audit(&mut self.guest)?;
         if let Some(lives) = self.lives.take() {
             lives.end().with_context(|| self.site.last_words())?;

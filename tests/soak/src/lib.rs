@@ -8,6 +8,7 @@
 pub mod blackout;
 pub mod drives;
 pub mod farewell;
+pub mod fence;
 pub mod interleave;
 pub mod kills;
 pub mod points;

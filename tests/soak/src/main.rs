@@ -3,7 +3,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use holdfast_soak::{Outcome, Programs, Rounds};
-use holdfast_soak::{blackout, drives, farewell, interleave, kills, points, table};
+use holdfast_soak::{blackout, drives, farewell, fence, interleave, kills, points, table};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,6 +46,7 @@ enum Section {
     Drives,
     Interleavings,
     Farewell,
+    Fence,
     Blackout,
 }
 
@@ -137,6 +138,10 @@ impl Cli {
             Section::Farewell => {
                 let what = "SIGTERM to server and clients at once";
                 farewell::run(&rounds("farewell", what, (100, 5), 20), programs)
+            }
+            Section::Fence => {
+                let what = "kill -9 with writes that stay in flight";
+                fence::run(&rounds("fence", what, (20, 2), 10), programs)
             }
             Section::Blackout | Section::Points => {
                 let what = "blackout with ten volumes";

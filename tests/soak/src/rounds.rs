@@ -37,14 +37,12 @@ impl Rounds {
             let (seed, times) = (self.seed.wrapping_add(number), left.min(self.per_round));
             left -= times;
             match round(seed, times) {
-                Ok(outcome) if outcome.is_clean() => sum.absorb(outcome),
-                Ok(mut outcome) => {
-                    outcome.failures.push(self.replay(seed, times));
-                    sum.absorb(outcome);
+                Ok(outcome) => sum.absorb(outcome),
+                Err(error) => {
+                    let failure = format!("{error:#}; {}", self.replay(seed, times));
+                    println!("  FAILED {}: {failure}", self.what);
+                    sum.failures.push(failure);
                 }
-                Err(error) => sum
-                    .failures
-                    .push(format!("{error:#}; {}", self.replay(seed, times))),
             }
             if told.elapsed() >= NEWS {
                 told = Instant::now();
