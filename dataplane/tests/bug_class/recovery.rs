@@ -1,19 +1,95 @@
-//! Rows R01 to R07: a back end dies and another takes over the rings. Here the first engine is left with requests that
-//! hang, which is all a dead one differs in: it never touches ring or region again.
+//! Rows R01 to R07: a back end dies and another takes over the rings. The first engine dies by a device that freezes its
+//! reactor in the middle of a request: it never touches ring, region or kick again, which is all a killed process does.
 
 use crate::common::drive::{Drive, MIB};
 use crate::common::{Bench, eventually, pattern};
 use crate::{all_ok, malloc, write};
-use holdfast_bdev::{Effect, ErrorDevice, Fault, FaultOp, IoStatus, Uring, UringOptions};
+use holdfast_bdev::{
+    self as bdev, BdevError, BlockDevice, Driver, Effect, ErrorDevice, Fault, FaultOp, Info, Io,
+    IoChannel, IoStatus, Uring, UringOptions,
+};
 use holdfast_dataplane::{Engine, EngineConfig, EngineError, ExportSpec, Opener, Source};
 use holdfast_testkit::frontend::{Guest, Layout, Op};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 
-/// Two engines on one disk. What the first one's device keeps, the second does.
+/// A device that hangs on request, and that freezes whoever submits a flush while the gate is shut.
+#[derive(Clone, Debug)]
+struct Freezer {
+    base: ErrorDevice,
+    gate: Arc<(Mutex<Gate>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    shut: bool,
+    frozen: bool,
+}
+
+impl Freezer {
+    fn new(base: Arc<dyn BlockDevice>) -> Freezer {
+        Freezer {
+            base: ErrorDevice::new(base),
+            gate: Arc::default(),
+        }
+    }
+
+    fn shut(&self) {
+        self.gate.0.lock().unwrap().shut = true;
+    }
+
+    fn has_frozen(&self) -> bool {
+        self.gate.0.lock().unwrap().frozen
+    }
+
+    fn open(&self) {
+        self.gate.0.lock().unwrap().shut = false;
+        self.gate.1.notify_all();
+    }
+}
+
+impl BlockDevice for Freezer {
+    fn info(&self) -> Info {
+        self.base.info()
+    }
+    fn open_channel(&self, driver: &mut Driver) -> Result<Box<dyn IoChannel>, BdevError> {
+        let (gate, channel) = (Arc::clone(&self.gate), self.base.open_channel(driver)?);
+        Ok(Box::new(FreezerChannel { gate, channel }))
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), BdevError> {
+        self.base.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), BdevError> {
+        self.base.write_at(offset, buf)
+    }
+    fn write_zeroes_at(&self, offset: u64, len: u64) -> Result<(), BdevError> {
+        self.base.write_zeroes_at(offset, len)
+    }
+    fn flush(&self) -> Result<(), BdevError> {
+        self.base.flush()
+    }
+}
+
+struct FreezerChannel {
+    gate: Arc<(Mutex<Gate>, Condvar)>,
+    channel: Box<dyn IoChannel>,
+}
+
+impl IoChannel for FreezerChannel {
+    fn submit(&mut self, driver: &mut Driver, io: Io) {
+        if io.op() == bdev::Op::Flush {
+            let mut gate = self.gate.0.lock().unwrap();
+            gate.frozen = gate.shut;
+            drop(self.gate.1.wait_while(gate, |gate| gate.shut).unwrap());
+        }
+        self.channel.submit(driver, io);
+    }
+}
+
+/// Two engines on one disk: one that will die, and its heir.
 struct Heirs {
     dead: Bench,
-    device: ErrorDevice,
+    device: Freezer,
     heir: Bench,
 }
 
@@ -21,7 +97,7 @@ impl Heirs {
     fn new() -> Heirs {
         let disk = malloc();
         let (dead, heir) = (Bench::empty(), Bench::empty());
-        let device = ErrorDevice::new(Arc::clone(&disk) as _);
+        let device = Freezer::new(Arc::clone(&disk) as _);
         dead.serve("disk", Arc::new(device.clone()));
         heir.serve("disk", disk);
         Heirs { dead, device, heir }
@@ -35,26 +111,32 @@ impl Heirs {
             .unwrap()
     }
 
-    /// The next write hangs, and the guest has submitted it.
+    /// Submits a write that hangs; returns its head.
     fn hang(&self, guest: &mut Guest, op: Op) -> u16 {
-        let before = self.device.hanging();
-        self.device
-            .inject(Fault::new(Effect::Hang).on(FaultOp::Write).times(1));
+        let before = self.device.base.hanging();
+        let fault = Fault::new(Effect::Hang).on(FaultOp::Write);
+        self.device.base.inject(fault.times(1));
         let ticket = guest.queue(0).submit(op, Layout::INDIRECT).unwrap();
-        eventually("it hangs", || self.device.hanging() == before + 1);
+        eventually("it hangs", || self.device.base.hanging() == before + 1);
         ticket.head()
     }
 
-    fn die(&self, guest: &mut Guest) {
+    /// The first engine dies in the middle of a flush, whose head is returned, and the guest goes to the heir.
+    fn die(&self, guest: &mut Guest) -> u16 {
+        self.device.shut();
+        let flush = guest.queue(0).submit(Op::Flush, Layout::INDIRECT).unwrap();
+        eventually("it is dead", || self.device.has_frozen());
         guest.reconnect_at(self.heir.socket("disk")).unwrap();
+        flush.head()
     }
 }
 
 impl Drop for Heirs {
     fn drop(&mut self) {
         // Everything has been judged; the first engine may end.
-        self.device.clear();
-        self.device.release(IoStatus::Ok);
+        self.device.base.clear();
+        self.device.base.release(IoStatus::Ok);
+        self.device.open();
     }
 }
 
@@ -74,7 +156,7 @@ fn spdk_3766_new_region_on_a_used_ring_keeps_head_0() {
     guest.start_queue(0).unwrap();
     let mut turns = 0;
     while heirs.hang(&mut guest, write(0, 7)) != 0 {
-        heirs.device.release(IoStatus::Ok);
+        heirs.device.base.release(IoStatus::Ok);
         assert!(all_ok(&guest.queue(0).drain().unwrap()));
         turns += 1;
         assert!(turns <= 8, "head 0 never came");
@@ -106,10 +188,11 @@ fn spdk_919e45a9bd_heads_that_are_not_neighbours_come_back() {
         left.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 1),
         "{left:?}"
     );
-    heirs.die(&mut guest);
+    left.push(heirs.die(&mut guest));
     let done = guest.queue(0).drain().unwrap();
     let mut again: Vec<u16> = done.iter().map(|answer| answer.ticket.head()).collect();
     again.sort_unstable();
+    left.sort_unstable();
     assert_eq!(again, left);
     assert!(all_ok(&done));
     for at in 0..12u64 {
@@ -129,7 +212,10 @@ fn spdk_3150_every_queue_is_interrupted_after_a_restart() {
         queue.flush().unwrap();
         queue.take_interrupt();
     }
-    heirs.die(&mut guest);
+    // An end in good order: its rings are back, and nobody else takes kicks.
+    guest.disconnect();
+    assert!(heirs.dead.engine.unexport("disk").unwrap());
+    guest.reconnect_at(heirs.heir.socket("disk")).unwrap();
     for queue in guest.queues() {
         assert!(queue.take_interrupt(), "queue {}", queue.index());
         queue.flush().unwrap();
