@@ -188,6 +188,10 @@ impl Transfer {
             libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV | libc::EINVAL
         );
         match (errno, &self.route) {
+            // The range is aligned and was inside: a drive that is being removed has a size of 0.
+            (libc::EINVAL, Route::Allocate(_)) if self.io.op() == Op::Discard => {
+                Some(IoStatus::Failed(libc::EIO))
+            }
             (libc::EINTR | libc::EAGAIN, _) if self.retries < RETRIES_MAX => {
                 self.retries += 1;
                 None

@@ -46,6 +46,8 @@ pub(super) fn may_be_loss(status: IoStatus) -> bool {
         libc::ENOMEDIUM,
         libc::ESHUTDOWN,
         libc::ETIMEDOUT,
+        // A drive that is being removed has a size of 0, and a write past that finds no space.
+        libc::ENOSPC,
     ];
     matches!(status, IoStatus::Failed(errno) if errnos.contains(&errno))
 }

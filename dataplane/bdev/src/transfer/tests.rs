@@ -177,3 +177,13 @@ fn discard_that_the_medium_does_not_know_is_unsupported() {
         Some(IoStatus::Failed(libc::EIO))
     );
 }
+
+#[test]
+fn discard_past_the_end_that_a_vanished_drive_has_is_a_failure_of_the_drive() {
+    let io = Io::without_buffers(Op::Discard, 0, 512, Token(1));
+    let mut transfer = Transfer::new(&lane(1), io);
+    assert_eq!(
+        transfer.advance(-libc::EINVAL),
+        Some(IoStatus::Failed(libc::EIO))
+    );
+}
