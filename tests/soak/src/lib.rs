@@ -4,6 +4,7 @@
 //! fresh disk and a seed of its own, so that one that fails is replayed by one command. The judge is the testkit's
 //! workload, which knows for every sector what it may hold; nothing is retried and nothing is forgiven.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod blackout;
 pub mod drives;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take to come by its place. One that does not is killed, and does not count.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// A place is met for the 2^n-th time at most.
+const LATEST: u32 = 6;
 /// In so many attempts for each death, a place must be met.
 const ATTEMPTS: u64 = 4;
 
@@ -44,16 +46,14 @@ pub fn run(times: u64, seed: u64, only: Option<&str>, programs: &Programs) -> Ou
 fn round(point: &Point, times: u64, seed: u64, programs: &Programs) -> anyhow::Result<Outcome> {
     let mut lab = Lab::new(Kind::Standalone, programs, seed)?;
     let mut deaths = 0;
-    for attempt in 0..times * ATTEMPTS {
-        // The first time is the only one that comes for sure; places that are passed often are met at any.
-        let most = if attempt % 2 == 0 {
-            1
-        } else {
-            1 << lab.random.random_range(0..7)
-        };
+    // Places that are passed often are met at any time; one that is not met so late is passed less often.
+    let mut latest = LATEST;
+    for _ in 0..times * ATTEMPTS {
+        let most = 1 << lab.random.random_range(0..=latest);
         let count = lab.random.random_range(1..=most);
-        if die_at(&mut lab, point, count)? == Fate::Died {
-            deaths += 1;
+        match die_at(&mut lab, point, count)? {
+            Fate::Died => deaths += 1,
+            Fate::Lives => latest = latest.saturating_sub(1),
         }
         lab.recover()?;
         if deaths == times {
