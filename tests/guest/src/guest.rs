@@ -1,5 +1,9 @@
 //! A virtual machine under test: boots, runs commands, reboots, and dies with its owner.
 
+mod drives;
+
+pub use drives::DriveSpec;
+
 use crate::{Kit, Process, Qmp, Transcript, init};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -20,6 +24,10 @@ pub struct GuestSpec {
     pub cpus: u32,
     /// Memory in MiB, shared with whoever serves the disks.
     pub memory_mib: u32,
+    /// NVMe drives.
+    pub drives: Vec<DriveSpec>,
+    /// Programs of this machine that the guest has in /sbin, besides those of every guest.
+    pub programs: Vec<PathBuf>,
 }
 
 /// A disk that somebody serves on a vhost-user socket.
@@ -74,6 +82,8 @@ impl GuestSpec {
             disks,
             cpus: 1,
             memory_mib: 256,
+            drives: Vec::new(),
+            programs: Vec::new(),
         }
     }
 }
@@ -84,7 +94,8 @@ impl Guest {
     /// # Errors
     /// If something is not installed, or the guest does not come up; with its last words.
     pub fn boot(spec: &GuestSpec) -> anyhow::Result<Guest> {
-        let (kit, folder) = (Kit::find()?, tempfile::tempdir()?);
+        let (mut kit, folder) = (Kit::find()?, tempfile::tempdir()?);
+        kit.programs.extend_from_slice(&spec.programs);
         init::write(&kit, &folder.path().join("initramfs"))?;
         let agent = UnixListener::bind(folder.path().join("agent"))?;
         let control = UnixListener::bind(folder.path().join("control"))?;
@@ -289,6 +300,9 @@ fn command(kit: &Kit, spec: &GuestSpec, folder: &Path) -> Command {
         .stdout(Stdio::piped());
     for (number, disk) in spec.disks.iter().enumerate() {
         add_disk(&mut command, kit, disk, number);
+    }
+    for (number, drive) in spec.drives.iter().enumerate() {
+        drives::add(&mut command, drive, number);
     }
     command
 }

@@ -27,7 +27,7 @@ mod qmp;
 mod transcript;
 
 pub use backend::{Backend, holdfast, target_folder};
-pub use guest::{DiskSpec, Guest, GuestSpec, Output};
+pub use guest::{DiskSpec, DriveSpec, Guest, GuestSpec, Output};
 pub use kit::Kit;
 pub use process::Process;
 pub use qmp::Qmp;
