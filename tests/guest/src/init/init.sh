@@ -11,7 +11,8 @@ while read -r module; do
 done </modules/order
 
 # The console stays the kernel's; a port of its own is the host's way in.
-until [ -e /dev/vport0p1 ]; do
+# Its node appears a moment before it can be opened.
+until [ -c /dev/vport0p1 ] && (: <>/dev/vport0p1) 2>/dev/null; do
     usleep 10000
 done
 exec <>/dev/vport0p1 >&0 2>&0
