@@ -53,6 +53,8 @@ fn checks() -> Vec<Check> {
                 "test",
                 "--package",
                 "holdfast-bdev",
+                "--package",
+                "holdfast-soak",
                 "--test",
                 "privileged",
                 "--",

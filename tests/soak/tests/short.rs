@@ -1,46 +1,10 @@
 //! Every section of the soak, a minute's worth: that it finds nothing, and that it can be run at all.
 #![allow(clippy::unwrap_used)]
 
-use holdfast_soak::{Outcome, Programs, Rounds};
+mod common;
+
+use common::{assert_clean, programs, rounds};
 use holdfast_soak::{blackout, drives, farewell, interleave, kills, points};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-
-/// Kills use the binary: a change of it alone must not be tested with yesterday's.
-fn programs() -> &'static Programs {
-    static BUILT: OnceLock<Programs> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let soak = PathBuf::from(env!("CARGO_BIN_EXE_soak"));
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .current_dir(root)
-            .args(["build", "--quiet", "--package", "holdfast"]);
-        assert!(build.status().unwrap().success(), "holdfast does not build");
-        Programs::beside(soak).unwrap()
-    })
-}
-
-fn rounds(section: &'static str, times: u64, per_round: u64) -> Rounds {
-    Rounds {
-        section,
-        what: section,
-        times,
-        per_round,
-        seed: rand::random(),
-    }
-}
-
-#[track_caller]
-fn assert_clean(outcome: &Outcome, times: u64) {
-    assert!(
-        outcome.is_clean(),
-        "{}",
-        holdfast_soak::table(std::slice::from_ref(outcome))
-    );
-    assert_eq!(outcome.times, times);
-}
 
 #[test]
 fn server_killed_at_random_moments_costs_no_request() {
