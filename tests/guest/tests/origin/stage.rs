@@ -60,8 +60,8 @@ impl Stage {
             let serial = serial.to_owned();
             Ok(DriveSpec { image, serial })
         };
+        // With two emulated processors, QEMU 10.0 itself dies now and then when a drive is pulled (in iotlb_to_section).
         let machine = Guest::boot(&GuestSpec {
-            cpus: 2,
             memory_mib: 1024,
             drives: vec![drive(PULLED)?, drive(STAYS)?],
             programs: vec![
