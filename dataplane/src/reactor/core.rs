@@ -9,6 +9,7 @@ use holdfast_bdev::{Completion, Driver, DriverKind, Events};
 use holdfast_crash::crash_point;
 use holdfast_ring::vanished_memory_count;
 use slotmap::{Key, KeyData, SlotMap};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(super) struct Core {
     touched: Vec<RingId>,
     events: Events,
     mailbox: Arc<Mailbox<Message>>,
+    /// Messages taken and not yet obeyed: like events, they are taken one by one.
+    letters: VecDeque<Message>,
     max_spin: Duration,
     quitting: bool,
     /// How often guest memory had vanished when the rings were last checked.
@@ -60,6 +63,7 @@ impl Core {
             touched: Vec::new(),
             events: Events::default(),
             mailbox,
+            letters: VecDeque::new(),
             max_spin,
             quitting: false,
             vanished: vanished_memory_count(),
@@ -83,6 +87,13 @@ impl Core {
     }
 
     fn pause(&mut self) -> Result<(), holdfast_bdev::BdevError> {
+        self.look_or_sleep()?;
+        // They are popped from the end; what waits for a drive is to wait in the order it came back.
+        self.events.completions.reverse();
+        Ok(())
+    }
+
+    fn look_or_sleep(&mut self) -> Result<(), holdfast_bdev::BdevError> {
         if !self.hot.is_empty() {
             return self.driver.poll(&mut self.events);
         }
@@ -147,11 +158,13 @@ impl Core {
     fn turn(&mut self) {
         while let Some(key) = self.events.ready.pop() {
             if key == MAILBOX {
-                let messages = self.mailbox.take();
-                messages.into_iter().for_each(|message| self.obey(message));
+                self.letters.extend(self.mailbox.take());
             } else {
                 self.kicked(RingId::from(KeyData::from_ffi(key)));
             }
+        }
+        while let Some(message) = self.letters.pop_front() {
+            self.obey(message);
         }
         while let Some(completion) = self.events.completions.pop() {
             self.complete(completion);
