@@ -5,12 +5,17 @@ use holdfast_api::check_object_name;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What manifests end with.
 pub(super) const SUFFIX: &str = ".yaml";
 /// What a file being written begins with. No object name begins so.
 const HALF_WRITTEN: &str = ".new-";
 const LOCK: &str = "lock";
+/// A process that was killed holds its lock until the kernel is done with it, and its successor may be there before that.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Short, for guests are waiting.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// The directory that holds one directory per kind.
 #[derive(Debug)]
@@ -46,12 +51,19 @@ impl Folder {
     fn lock(&self) -> Result<File, StoreError> {
         let path = self.dir.join(LOCK);
         let file = File::create(&path).map_err(failed("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
-                dir: self.dir.clone(),
-            }),
-            Err(TryLockError::Error(cause)) => Err(failed("lock", &path)(cause)),
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::InUse {
+                        dir: self.dir.clone(),
+                    });
+                }
+                Err(TryLockError::Error(cause)) => return Err(failed("lock", &path)(cause)),
+            }
+            std::thread::sleep(RETRY);
         }
     }
 
