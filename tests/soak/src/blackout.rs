@@ -1,6 +1,7 @@
 //! How long a guest waits when the server is killed and started again at once, with ten volumes exported.
 
-use crate::lab::{self, Kind, Site};
+use crate::lab;
+use crate::site::{Kind, Site};
 use crate::outcome::{ms, percentile};
 use crate::server::{Programs, Server};
 use crate::{Outcome, Rounds};

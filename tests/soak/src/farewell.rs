@@ -1,6 +1,7 @@
 //! SIGTERM to the server and its clients at the same moment.
 
-use crate::lab::{Kind, Site, builder, listens};
+use crate::lab::builder;
+use crate::site::{Kind, Site, listens};
 use crate::server::{Programs, Server};
 use crate::{Outcome, Rounds};
 use anyhow::ensure;

@@ -4,10 +4,10 @@
 //! The drive is a loop device over a file in a file system that can be frozen: requests to the device are taken, and stay
 //! in flight until it is thawed.
 
-use crate::lab::{Fate, Kind, Lab, Site};
+use crate::lab::{Fate, Lab};
+use crate::site::{Kind, Site, inode};
 use crate::{Outcome, Programs, Rounds};
 use anyhow::{Context, ensure};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -63,10 +63,6 @@ fn cycle(lab: &mut Lab, drive: &SlowDrive) -> anyhow::Result<()> {
     frozen.thaw()?;
     drop(killed);
     lab.first_answer()
-}
-
-fn inode(path: &Path) -> anyhow::Result<u64> {
-    Ok(std::fs::symlink_metadata(path)?.ino())
 }
 
 /// A block device whose requests stay in flight while the file system below it is frozen.

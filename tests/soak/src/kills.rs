@@ -1,6 +1,7 @@
 //! `kill -9` at random moments.
 
-use crate::lab::{Fate, Kind, Lab};
+use crate::lab::{Fate, Lab};
+use crate::site::{Kind, inode};
 use crate::{Outcome, Programs, Rounds};
 use anyhow::ensure;
 use rand::Rng;
@@ -18,11 +19,21 @@ pub fn run(rounds: &Rounds, programs: &Programs) -> Outcome {
         for _ in 0..times {
             live(&mut lab)?;
             lab.workload.fill(lab.guest.queues(), 128)?;
-            lab.restart(None)?;
+            kill(&mut lab)?;
             lab.first_answer()?;
         }
         lab.finish(times)
     })
+}
+
+/// The next server starts when the kernel has let go of the last one, or without waiting for that.
+fn kill(lab: &mut Lab) -> anyhow::Result<()> {
+    if lab.random.random_bool(0.5) {
+        return lab.restart(None);
+    }
+    let socket = inode(&lab.site.socket("a"))?;
+    let _killed = lab.restart_at_once()?;
+    lab.wait_replaced(socket)
 }
 
 /// Some load, and now and then something else a machine does; then it is time to die.

@@ -1,8 +1,9 @@
 //! A guest under verified load in front of a server that is killed and started again behind it.
 
 use crate::Outcome;
-use crate::csi::{self, Caller, Lives, Step};
+use crate::csi::Lives;
 use crate::server::{Programs, Server};
+use crate::site::{Kind, SIZE, Site, inode};
 use anyhow::{Context, bail, ensure};
 use holdfast_testkit::frontend::{Guest, GuestBuilder, GuestError};
 use holdfast_testkit::workload::{Plan, Workload};
@@ -10,133 +11,20 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) const QUEUES: usize = 4;
-/// Size of the volume under load.
-const SIZE: u64 = 16 << 20;
 const MIB: u64 = 1 << 20;
 /// How long to wait for an answer before asking whether the server is dead.
 const LOOK: Duration = Duration::from_millis(20);
 /// More than anything takes that ends at all.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Which server stands behind the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `holdfast serve` of a file.
-    Serve,
-    /// `holdfast standalone` with a pool in a file, its volume under load, and others that come and go beside it.
-    Standalone,
-}
-
 /// Whether the server is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Lives,
     Died,
-}
-
-/// What outlives every server: the state, the disk, and how to start the next one.
-#[derive(Debug)]
-pub(crate) struct Site {
-    kind: Kind,
-    holdfast: PathBuf,
-    dir: tempfile::TempDir,
-    disk: PathBuf,
-    _disk_folder: Option<tempfile::TempDir>,
-}
-
-impl Site {
-    pub(crate) fn new(kind: Kind, programs: &Programs) -> anyhow::Result<Site> {
-        let folder = programs.disk_folder()?;
-        let disk = folder.path().join("disk");
-        if kind == Kind::Serve {
-            std::fs::File::create(&disk)?.set_len(SIZE)?;
-        }
-        Ok(Site {
-            _disk_folder: Some(folder),
-            ..Site::on(kind, programs, disk)?
-        })
-    }
-
-    /// With a disk of the caller's.
-    pub(crate) fn on(kind: Kind, programs: &Programs, disk: PathBuf) -> anyhow::Result<Site> {
-        Ok(Site {
-            kind,
-            holdfast: programs.holdfast.clone(),
-            dir: tempfile::tempdir()?,
-            disk,
-            _disk_folder: None,
-        })
-    }
-
-    /// Starts a server that ends at a crash point, if one is given.
-    pub(crate) fn start(&self, crash: Option<&str>) -> anyhow::Result<Server> {
-        let (dir, disk) = (self.dir.path(), &self.disk);
-        let mut command = Command::new(&self.holdfast);
-        match self.kind {
-            Kind::Serve => {
-                let device = format!("uring:path={}", disk.display());
-                command.arg("serve").arg("--socket").arg(self.socket("a"));
-                command.args(["--bdev", &device]);
-            }
-            Kind::Standalone => {
-                let pool = format!("p1={},size=256MiB", disk.display());
-                command
-                    .arg("standalone")
-                    .arg("--dir")
-                    .arg(dir.join("state"));
-                command.args(["--pool", &pool, "--node-name", "n1"]);
-                command.args(["--csi-endpoint", &csi::endpoint(dir)]);
-            }
-        }
-        if let Some(crash) = crash {
-            command.env("HOLDFAST_CRASH_POINT", crash);
-        }
-        Server::start(&mut command, &self.log())
-    }
-
-    /// Where the guest of a volume connects.
-    pub(crate) fn socket(&self, volume: &str) -> PathBuf {
-        let dir = self.dir.path();
-        match self.kind {
-            Kind::Serve => dir.join("v.sock"),
-            Kind::Standalone => {
-                let folder = holdfast_api::short_id(volume);
-                dir.join("state/v").join(folder).join("v.sock")
-            }
-        }
-    }
-
-    pub(crate) fn caller(&self) -> anyhow::Result<Caller> {
-        Caller::new(self.dir.path())
-    }
-
-    /// Has a volume made and served; the driver must be there or on its way.
-    pub(crate) fn stage(&self, caller: &mut Caller, volume: &str) -> anyhow::Result<()> {
-        let bytes = i64::try_from(SIZE)?;
-        caller.complete(Step::Create, volume, bytes)?;
-        caller.complete(Step::Stage, volume, bytes)
-    }
-
-    /// Where what belongs to a volume is written.
-    pub(crate) fn log_of(&self, volume: &str) -> PathBuf {
-        self.dir.path().join(format!("{volume}.log"))
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.path().join("log")
-    }
-
-    /// The last words of the servers.
-    pub(crate) fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n    ")
-    }
 }
 
 /// The guest, its load, and the server of the moment.
@@ -226,6 +114,17 @@ impl Lab {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(Fate::Lives)
+    }
+
+    /// Waits until the path leads to a socket other than this: a dying process holds its own a little longer.
+    pub(crate) fn wait_replaced(&mut self, socket: u64) -> anyhow::Result<()> {
+        let until = Instant::now() + DEADLINE;
+        while inode(&self.site.socket("a"))? == socket {
+            let lives = !self.server.has_died()? && Instant::now() < until;
+            ensure!(lives, "no new socket: {}", self.site.last_words());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Load until `until`, or until the server dies.
@@ -396,9 +295,4 @@ fn plan(seed: u64) -> Plan {
         patience: LOOK,
         ..Plan::default()
     }
-}
-
-/// Whether a path is a socket that somebody listens on.
-pub(crate) fn listens(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
 }

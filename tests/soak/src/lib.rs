@@ -19,6 +19,7 @@ mod lab;
 mod outcome;
 mod rounds;
 mod server;
+mod site;
 
 pub use outcome::{Outcome, table};
 pub use rounds::Rounds;

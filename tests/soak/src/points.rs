@@ -4,7 +4,8 @@ mod list;
 
 pub use list::{POINTS, Point, Way};
 
-use crate::lab::{self, Fate, Kind, Lab};
+use crate::lab::{self, Fate, Lab};
+use crate::site::Kind;
 use crate::{Outcome, Programs, Rounds};
 use anyhow::ensure;
 use rand::Rng;
