@@ -261,9 +261,10 @@ async fn kill_while_writing_leaves_old_or_new_and_frees_the_lock() {
     }
     for kill in 0..KILLS {
         let mut victim = start_victim(&dir);
-        let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
         // One line more each time: the kill falls on another moment of the loop, and after at least one write.
         let acknowledged: Vec<u64> = lines
+            .by_ref()
             .map_while(Result::ok)
             .filter_map(|line| line.parse().ok())
             .take(kill + 1)
