@@ -33,6 +33,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ended.success(),
         "the soak found something; its table names the replay"
     );
+    if args.words.is_empty() {
+        guests()?;
+    }
+    Ok(())
+}
+
+/// The same harm with QEMU as the front end: 100 kills under a guest's load, 20 rounds of the origin scenario.
+fn guests() -> anyhow::Result<()> {
+    let longer = [
+        (
+            "boot",
+            "server_killed_under_load",
+            "HOLDFAST_QEMU_KILL_ROUNDS",
+        ),
+        ("origin", "", "HOLDFAST_ORIGIN_ROUNDS"),
+    ];
+    for (test, name, rounds) in longer {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["test", "--package", "holdfast-guest", "--test", test, name]);
+        let ended = cargo.env(rounds, "20").current_dir(kit::workspace());
+        let passed = ended.status().context("cannot run cargo")?.success();
+        ensure!(passed, "with {rounds}=20 the test {test} {name} failed");
+    }
     Ok(())
 }
 
