@@ -1,9 +1,9 @@
 //! How long a guest waits when the server is killed and started again at once, with ten volumes exported.
 
 use crate::lab;
-use crate::site::{Kind, Site};
 use crate::outcome::{ms, percentile};
 use crate::server::{Programs, Server};
+use crate::site::{Kind, Site};
 use crate::{Outcome, Rounds};
 use anyhow::ensure;
 use holdfast_testkit::frontend::Guest;
@@ -38,8 +38,9 @@ pub fn run(rounds: &Rounds, programs: &Programs) -> Outcome {
         let times: Vec<Duration> = seen.iter().map(part).collect();
         let (median, most) = (percentile(&times, 50), percentile(&times, 100));
         let (median, most) = (ms(median), ms(most));
-        sum.notes
-            .push(format!("{what}, {build} build: median {median} ms, most {most} ms"));
+        sum.notes.push(format!(
+            "{what}, {build} build: median {median} ms, most {most} ms"
+        ));
     }
     sum
 }
@@ -59,7 +60,9 @@ struct Blackout {
 type Part = fn(&Blackout) -> Duration;
 const PARTS: [(&str, Part); 4] = [
     ("kill to the end of the process", |seen| seen.dying),
-    ("process start to ten listening sockets", |seen| seen.listening),
+    ("process start to ten listening sockets", |seen| {
+        seen.listening
+    }),
     ("process start to running rings", |seen| seen.connected),
     ("largest gap seen by the front end", |seen| seen.gap),
 ];

@@ -1,8 +1,8 @@
 //! SIGTERM to the server and its clients at the same moment.
 
 use crate::lab::builder;
-use crate::site::{Kind, Site, listens};
 use crate::server::{Programs, Server};
+use crate::site::{Kind, Site, listens};
 use crate::{Outcome, Rounds};
 use anyhow::ensure;
 use holdfast_testkit::workload::{Plan, Workload};

@@ -38,10 +38,7 @@ pub fn run(rounds: &Rounds, programs: &Programs) -> Outcome {
 
 fn cycle(lab: &mut Lab, drive: &SlowDrive) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_millis(50);
-    ensure!(
-        lab.work(until)? == Fate::Lives,
-        "the server died by itself"
-    );
+    ensure!(lab.work(until)? == Fate::Lives, "the server died by itself");
     // Dropped last, so that whatever fails is not waited for on a drive that stands still.
     let killed;
     let frozen = Frozen::new(drive.mount.path())?;
@@ -70,14 +67,14 @@ fn fill(lab: &mut Lab, drive: &SlowDrive) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let until = Instant::now() + Duration::from_millis(20);
-        ensure!(
-            lab.work(until)? == Fate::Lives,
-            "the server died by itself"
-        );
+        ensure!(lab.work(until)? == Fate::Lives, "the server died by itself");
         if drive.is_in_flight()? {
             return Ok(());
         }
-        ensure!(start.elapsed() < DEADLINE, "no write reached the frozen drive");
+        ensure!(
+            start.elapsed() < DEADLINE,
+            "no write reached the frozen drive"
+        );
     }
 }
 
