@@ -106,7 +106,7 @@ impl Session {
             .map(|queue| queue.begin_stop(reactors))
             .collect();
         for (queue, answer) in self.queues.iter_mut().zip(pending) {
-            queue.finish_stop(answer);
+            queue.finish_stop(&self.backing, answer);
         }
     }
 

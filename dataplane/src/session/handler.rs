@@ -42,7 +42,7 @@ impl Session {
 
     /// Stops a ring before something it stands on changes; `settle` starts it again.
     fn hold(&mut self, at: usize) {
-        self.queues[at].stop(&self.backing.reactors);
+        self.queues[at].stop(&self.backing);
         self.queues[at].reconsider();
     }
 
@@ -159,7 +159,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         let at = self.queue_at("GET_VRING_BASE", index)?;
-        self.queues[at].retire(&self.backing.reactors);
+        self.queues[at].retire(&self.backing);
         Ok(VhostUserVringState::new(index, self.queues[at].base.into()))
     }
 

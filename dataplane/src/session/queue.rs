@@ -7,7 +7,11 @@ use crate::reactor::{
 use holdfast_crash::crash_point;
 use holdfast_ring::{InflightMap, InflightSlot, MemView, QueueLayout, SplitQueue};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// A stop that takes longer than this is told of in the log.
+const SLOW_STOP: Duration = Duration::from_secs(2);
 
 /// Where ring parts lie, as SET_VRING_ADDR gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,23 +126,39 @@ impl Queue {
         Some(reactors.ask_later(reactor, |reply| Message::Stop(ring, reply)))
     }
 
-    /// Waits for the ring. Its last request has ended then.
-    pub(super) fn finish_stop(&mut self, answer: Option<Receiver<RingEnd>>) {
+    /// Waits for the ring, however long its device takes. Its last request has ended then.
+    pub(super) fn finish_stop(&mut self, backing: &Backing, answer: Option<Receiver<RingEnd>>) {
+        let Some(answer) = answer else { return };
+        let end = match answer.recv_timeout(SLOW_STOP) {
+            Err(RecvTimeoutError::Timeout) => self.wait_and_tell(backing, &answer),
+            other => other.ok(),
+        };
         // A reactor that has ended waited for its requests, but can no longer tell the position: the last one known stays.
-        if let Some(end) = answer.and_then(|answer| answer.recv().ok()) {
+        if let Some(end) = end {
             crash_point!("stop.taken-back");
             self.base = end.last_avail;
         }
     }
 
-    pub(super) fn stop(&mut self, reactors: &Reactors) {
-        let answer = self.begin_stop(reactors);
-        self.finish_stop(answer);
+    /// The wait is no reason to give up, but somebody has to know why a machine stands still.
+    #[cold]
+    fn wait_and_tell(&self, backing: &Backing, answer: &Receiver<RingEnd>) -> Option<RingEnd> {
+        let (export, queue, start) = (&backing.export, self.index, Instant::now());
+        tracing::warn!(%export, queue, "Stopping a queue takes long: requests are still with its device");
+        let end = answer.recv().ok();
+        let waited_ms = (SLOW_STOP + start.elapsed()).as_millis();
+        tracing::info!(%export, queue, waited_ms, "The queue has stopped: its device has answered");
+        end
+    }
+
+    pub(super) fn stop(&mut self, backing: &Backing) {
+        let answer = self.begin_stop(&backing.reactors);
+        self.finish_stop(backing, answer);
     }
 
     /// As GET_VRING_BASE wants it: stopped until the next kick message, the descriptors given back.
-    pub(super) fn retire(&mut self, reactors: &Reactors) {
-        self.stop(reactors);
+    pub(super) fn retire(&mut self, backing: &Backing) {
+        self.stop(backing);
         self.kick_seen = false;
         self.kick = None;
         self.call = None;
