@@ -75,7 +75,7 @@ const COMMAND_WITHIN: Duration = Duration::from_secs(180);
 /// Linux tests its timer at boot and panics if the tick is late, which on a busy machine it is.
 const KERNEL_OPTIONS: &str = "console=ttyS0 loglevel=6 panic=0 no_timer_check";
 /// Between two tries of QEMU to reach a server that is away.
-const RECONNECT_MS: u32 = 100;
+const RECONNECT_MS: u32 = 10;
 
 impl GuestSpec {
     /// A machine with one CPU and these disks.

@@ -20,7 +20,7 @@ const START_LOAD: &str = "\
 /// Field 5 of the kernel's figures is the number of writes done; the load must still run, or this proves nothing.
 const WAIT_FOR_50_WRITES: &str = "\
     writes() { awk '{ print $5 }' /sys/block/vda/stat; }; before=$(writes); \
-    until [ $(writes) -ge $((before + 50)) ]; do [ ! -e /run/io.code ] || exit 1; usleep 5000; done";
+    until [ $(writes) -ge $((before + 50)) ]; do [ ! -e /run/io.code ] || { cat /run/io.log; exit 1; }; usleep 5000; done";
 const WAIT_FOR_REPORT: &str = "\
     until [ -e /run/io.code ]; do usleep 20000; done; cat /run/io.log; exit $(cat /run/io.code)";
 
@@ -145,6 +145,42 @@ fn server_killed_under_load_costs_the_guest_no_error_and_no_write() {
         assert!(report.contains(" errors=0 wrong=0 "), "{report}");
         guest.check("guest-io check /dev/vda").unwrap();
     }
+}
+
+/// Not a check of speed but its measurement: the clock of an emulated guest jumps when the machine is busy.
+#[test]
+#[ignore = "measures, so it wants a machine for itself"]
+fn pause_of_a_guest_over_a_kill_is_measured() {
+    let place = Place::new();
+    let mut server = place.serve_file();
+    let mut guest = boot(&place.socket(), 2);
+    let (mut quiet, mut killed) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        quiet.push(slowest_ms(&mut guest, |_| ()));
+        let kill = |guest: &mut Guest| {
+            guest.check(WAIT_FOR_50_WRITES).unwrap();
+            server.process().kill().unwrap();
+            server = place.serve_file();
+        };
+        killed.push(slowest_ms(&mut guest, kill));
+    }
+    for (what, times) in [("left alone", &mut quiet), ("server killed", &mut killed)] {
+        times.sort_unstable();
+        println!(
+            "slowest request, {what}: median {} ms, all {times:?}",
+            times[times.len() / 2]
+        );
+    }
+}
+
+/// The slowest request of two seconds of load during which something happens.
+fn slowest_ms(guest: &mut Guest, meanwhile: impl FnOnce(&mut Guest)) -> u64 {
+    guest.check(&START_LOAD.replace(" 8 2 ", " 2 2 ")).unwrap();
+    meanwhile(guest);
+    let report = guest.check(WAIT_FOR_REPORT).unwrap();
+    assert!(report.contains(" errors=0 wrong=0 "), "{report}");
+    let (_, slowest) = report.rsplit_once("slowest_ms=").unwrap();
+    slowest.trim().parse().unwrap()
 }
 
 #[test]
