@@ -5,6 +5,7 @@ use crate::{Process, Transcript};
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A server that listens on a socket.
@@ -70,32 +71,45 @@ impl Backend {
     }
 }
 
-/// The path of the `holdfast` binary, built from this source tree first.
+/// The path of the `holdfast` binary, built once from this source tree, in the profile of the program that asks.
 ///
 /// # Errors
 /// If it does not build.
 pub fn holdfast() -> anyhow::Result<PathBuf> {
-    let target = target_folder()?;
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(binary) = &*built {
+        return Ok(binary.clone());
+    }
+    let profile = profile_folder()?;
+    let release = profile.ends_with("release");
     let output = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "holdfast", "--target-dir"])
-        .arg(&target)
+        .arg(target_folder()?)
+        .args(release.then_some("--release"))
         .current_dir(workspace())
         .output()
         .context("cannot run cargo")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "holdfast does not build:\n{said}");
-    Ok(target.join("debug/holdfast"))
+    Ok(built.insert(profile.join("holdfast")).clone())
 }
 
-/// Where cargo builds, found from the program that runs: it stands in `debug/` or `debug/deps/`.
+/// Where cargo builds, found from the program that runs.
 ///
 /// # Errors
 /// If this program was not built by cargo.
 pub fn target_folder() -> anyhow::Result<PathBuf> {
+    let profile = profile_folder()?;
+    Ok(profile.parent().unwrap_or(&profile).to_owned())
+}
+
+/// The program that runs stands in `debug/`, `release/` or in `deps/` below it.
+fn profile_folder() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?;
     let profile = program
         .ancestors()
         .find(|path| path.ends_with("debug") || path.ends_with("release"));
-    let target = profile.and_then(Path::parent).map(Path::to_owned);
-    target.with_context(|| format!("{} was not built by cargo", program.display()))
+    let profile = profile.map(Path::to_owned);
+    profile.with_context(|| format!("{} was not built by cargo", program.display()))
 }

@@ -147,7 +147,7 @@ fn server_killed_under_load_costs_the_guest_no_error_and_no_write() {
     }
 }
 
-/// Not a check of speed but its measurement: the clock of an emulated guest jumps when the machine is busy.
+/// Not a check of speed but its measurement, for a release build: the clock of an emulated guest jumps when the machine is busy.
 #[test]
 #[ignore = "measures, so it wants a machine for itself"]
 fn pause_of_a_guest_over_a_kill_is_measured() {
