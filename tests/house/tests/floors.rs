@@ -50,6 +50,11 @@ const FLOORS: &[Room] = &[
         never: &[KUBE_CLIENT, "vhost"],
     },
     Room {
+        name: "holdfast-observe",
+        may_import: &[],
+        never: &[KUBE_CLIENT, "tonic", "vhost"],
+    },
+    Room {
         name: "holdfast-pool",
         may_import: &["holdfast-crash", "holdfast-bdev"],
         never: &[KUBE_CLIENT, "tokio", "vhost"],
@@ -71,6 +76,7 @@ const FLOORS: &[Room] = &[
             "holdfast-proto",
             "holdfast-store",
             "holdfast-csi",
+            "holdfast-observe",
         ],
         never: &["vhost", "vm-memory", "io-uring"],
     },
@@ -82,6 +88,7 @@ const FLOORS: &[Room] = &[
             "holdfast-proto",
             "holdfast-store",
             "holdfast-csi",
+            "holdfast-observe",
         ],
         never: &[],
     },
