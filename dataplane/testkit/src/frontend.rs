@@ -14,8 +14,8 @@ mod layout;
 pub(crate) mod memory;
 mod queue;
 mod request;
-mod ring;
-mod wires;
+pub(crate) mod ring;
+pub(crate) mod wires;
 
 pub use backchannel::BackChannel;
 pub use builder::GuestBuilder;

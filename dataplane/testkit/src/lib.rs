@@ -19,6 +19,7 @@
 
 pub mod foreign;
 pub mod frontend;
+pub mod load;
 pub mod planner;
 pub mod raw;
 pub mod reference;

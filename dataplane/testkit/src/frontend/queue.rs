@@ -236,6 +236,10 @@ impl GuestQueue {
         &self.wires.ring
     }
 
+    pub(crate) fn wires(&self) -> Arc<Wires> {
+        Arc::clone(&self.wires)
+    }
+
     /// The guest's memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory

@@ -125,6 +125,12 @@ impl DriverRing {
         self.region.write(at + 4, &len.to_le_bytes());
     }
 
+    /// With EVENT_IDX: asks for a kick at this position, as a device does.
+    pub(crate) fn set_avail_event(&self, position: u16) {
+        let word = self.used_byte(4 + 8 * usize::from(self.place.size));
+        self.region.store_u16(word, position, Relaxed);
+    }
+
     /// Without EVENT_IDX: whether the device wants no kicks.
     pub fn no_notify(&self) -> bool {
         self.region.load_u16(self.used_byte(0), Relaxed) & 1 != 0

@@ -6,15 +6,15 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// One queue as the back end sees it.
 #[derive(Debug)]
-pub(super) struct Wires {
-    pub(super) ring: DriverRing,
-    pub(super) kick: EventFd,
-    pub(super) call: EventFd,
-    pub(super) error: EventFd,
+pub(crate) struct Wires {
+    pub(crate) ring: DriverRing,
+    pub(crate) kick: EventFd,
+    pub(crate) call: EventFd,
+    pub(crate) error: EventFd,
 }
 
 impl Wires {
-    pub(super) fn new(ring: DriverRing) -> Result<Wires, GuestError> {
+    pub(crate) fn new(ring: DriverRing) -> Result<Wires, GuestError> {
         let eventfd = || {
             let fd = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC);
             fd.map_err(GuestError::io("eventfd"))
