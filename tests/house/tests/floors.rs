@@ -70,6 +70,11 @@ const FLOORS: &[Room] = &[
         never: &[KUBE_CLIENT, "kube", "k8s-openapi", "tonic", "tokio"],
     },
     Room {
+        name: "holdfast-kubevirt",
+        may_import: &["holdfast-api", "holdfast-proto", "holdfast-store"],
+        never: &["vhost", "vm-memory", "io-uring"],
+    },
+    Room {
         name: "holdfast-controller",
         may_import: &[
             "holdfast-api",
