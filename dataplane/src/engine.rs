@@ -8,8 +8,9 @@ mod loss;
 mod pools;
 mod warden;
 
+use crate::events::Herald;
 use crate::reactor::{ReactorPlan, Reactors};
-use crate::{EngineConfig, EngineError, Opener, Source};
+use crate::{EngineConfig, EngineError, ExportEvent, Opener, Source};
 use book::Book;
 use eraser::Eraser;
 use holdfast_bdev::BlockDevice;
@@ -35,6 +36,7 @@ struct Inner {
     book: Mutex<Book>,
     eraser: Eraser,
     warden: Warden,
+    herald: Arc<Herald>,
     opener: Opener,
     /// Held while a volume grows, so that its users learn of its sizes in their order.
     growing: Mutex<()>,
@@ -54,6 +56,7 @@ impl Engine {
         };
         let eraser = Eraser::start()?;
         let (warden, watch) = Warden::new()?;
+        let herald = Arc::new(Herald::start()?);
         let (reactors, threads) = Reactors::start(&plan)?;
         let engine = Engine {
             inner: Arc::new(Inner {
@@ -62,6 +65,7 @@ impl Engine {
                 book: Mutex::new(Book::default()),
                 eraser,
                 warden,
+                herald,
                 opener: config.opener,
                 growing: Mutex::new(()),
             }),
@@ -129,6 +133,12 @@ impl Engine {
     /// not block or call the engine.
     pub fn on_pool_change(&self, notify: impl Fn(&str) + Send + Sync + 'static) {
         self.inner.eraser.on_change(Box::new(notify));
+    }
+
+    /// `notify` is called whenever something has happened to an export, with one event at a time and in their order. It may
+    /// be slow and may call the engine; it must not call this.
+    pub fn on_export_change(&self, notify: impl Fn(&ExportEvent) + Send + Sync + 'static) {
+        self.inner.herald.add(Box::new(notify));
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

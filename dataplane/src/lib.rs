@@ -19,20 +19,26 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account;
 mod bell;
+mod clock;
 mod engine;
 mod error;
+mod events;
 mod mailbox;
 mod reactor;
 mod session;
 mod spec;
+mod stats;
 mod sync;
 
 pub use engine::Engine;
 pub use error::{EngineError, ErrorKind};
-pub use holdfast_bdev::DriverKind;
+pub use events::{ExportChange, ExportEvent};
+pub use holdfast_bdev::{BdevError, DriverKind};
 pub use holdfast_pool::{Extent, PoolError, Usage};
 pub use spec::{
     EngineConfig, ExportInfo, ExportSpec, OnDeviceLoss, Opener, PoolInfo, PoolSpec, Source,
     VolumeInfo,
 };
+pub use stats::{ExportStats, Latency, OpStats};

@@ -15,6 +15,7 @@ mod thread;
 
 pub(crate) use thread::{Command, Export};
 
+use crate::account::Account;
 use crate::reactor::{Disk, Notice, Presence, Reactors};
 use channel::BackendChannel;
 use holdfast_ring::{InflightMap, MemView};
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub(crate) struct Backing {
     /// Name of the export.
     pub(crate) export: Arc<str>,
+    pub(crate) account: Arc<Account>,
     pub(crate) presence: Presence,
     /// Whom to tell of failures that may be the drive's loss; none if it cannot be lost.
     pub(crate) suspect: Option<Notice>,

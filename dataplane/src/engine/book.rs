@@ -1,7 +1,8 @@
 //! What is open and who uses it. Plain data; the rules are in the questions it answers.
 
+use crate::account::Account;
 use crate::session::Export;
-use crate::{EngineError, ExportInfo, ExportSpec, PoolInfo, PoolSpec, Source, Usage};
+use crate::{EngineError, ExportInfo, ExportSpec, ExportStats, PoolInfo, PoolSpec, Source, Usage};
 use holdfast_bdev::{BlockDevice, Split};
 use holdfast_pool::Pool;
 use std::collections::{HashMap, HashSet};
@@ -52,6 +53,7 @@ pub(super) enum Standing {
 pub(super) struct Exported {
     pub(super) spec: ExportSpec,
     pub(super) export: Arc<Export>,
+    pub(super) account: Arc<Account>,
     /// Size the guest sees, in bytes.
     pub(super) size_bytes: u64,
     /// For a volume whose drive is there: the device, as something that can grow.
@@ -158,5 +160,9 @@ impl Exported {
             connected: self.export.is_connected(),
             queues: self.spec.queues,
         }
+    }
+
+    pub(super) fn stats(&self) -> ExportStats {
+        self.account.stats(self.export.is_connected())
     }
 }

@@ -3,9 +3,10 @@
 use super::book::{Book, Exported};
 use super::pools::extents_of;
 use super::{Engine, PATIENCE};
+use crate::account::Account;
 use crate::reactor::{Disk, Presence};
 use crate::session::{Backing, Command, Export};
-use crate::{EngineError, ExportInfo, ExportSpec, Source};
+use crate::{EngineError, ExportInfo, ExportSpec, ExportStats, Source};
 use holdfast_bdev::{BlockDevice, Info, Split};
 use holdfast_crash::crash_point;
 use holdfast_pool::Pool;
@@ -43,8 +44,11 @@ impl Engine {
         let source = open_source(&book, &spec.source)?;
         crash_point!("export.opened");
         let info = source.device.info();
+        let herald = Arc::clone(&self.inner.herald);
+        let account = Arc::new(Account::new(&spec.name, spec.queues, herald));
         let backing = |hang_up| Backing {
             export: spec.name.as_str().into(),
+            account: Arc::clone(&account),
             disk: disk_of(&info, spec),
             optimal_io_bytes: info.optimal_io_bytes,
             presence: Presence::Here(source.device),
@@ -57,6 +61,7 @@ impl Engine {
         let exported = Exported {
             spec: spec.clone(),
             export: Arc::new(Export::start(spec, backing)?),
+            account,
             size_bytes: info.size_bytes,
             split: source.split,
             ending: false,
@@ -97,6 +102,14 @@ impl Engine {
         let mut infos: Vec<ExportInfo> = self.book().exports.values().map(Exported::info).collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos
+    }
+
+    /// The figures of all exports, by name. Reading them disturbs no guest.
+    pub fn stats(&self) -> Vec<ExportStats> {
+        let mut stats: Vec<ExportStats> =
+            self.book().exports.values().map(Exported::stats).collect();
+        stats.sort_by(|a, b| a.export.cmp(&b.export));
+        stats
     }
 
     /// Tells an export to end.

@@ -4,6 +4,7 @@
 use super::book::Standing;
 use super::exports::open_volume;
 use super::{Engine, PATIENCE, lock};
+use crate::events::ExportChange;
 use crate::reactor::{Notice, Presence};
 use crate::session::Command;
 use crate::{EngineError, OnDeviceLoss, PoolInfo, Source};
@@ -99,6 +100,7 @@ impl Engine {
             };
             user.export
                 .tell(Command::SetPresence(Presence::Lost(until)));
+            user.account.tell(ExportChange::DeviceLost);
         }
         drop(book);
         self.inner.eraser.remove(pool);
@@ -138,6 +140,7 @@ impl Engine {
                     user.split = Some(Arc::clone(&split));
                     user.export
                         .tell(Command::SetPresence(Presence::Here(split)));
+                    user.account.tell(ExportChange::DeviceReturned);
                     if user.size_bytes != size_bytes {
                         user.size_bytes = size_bytes;
                         user.export.tell(Command::Resize(size_bytes));

@@ -156,6 +156,7 @@ impl Core {
     }
 
     fn turn(&mut self) {
+        self.slots.begin_turn();
         while let Some(key) = self.events.ready.pop() {
             if key == MAILBOX {
                 self.letters.extend(self.mailbox.take());

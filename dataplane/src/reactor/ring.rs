@@ -8,6 +8,8 @@ use super::drain::Drain;
 use super::presence::may_be_loss;
 use super::slots::Slots;
 use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
+use crate::account::{Account, Tally};
+use crate::events::ExportChange;
 use holdfast_bdev::{Driver, IoChannel, IoStatus, Token, WatchId};
 use holdfast_crash::crash_point;
 use holdfast_ring::blk::{Kind, Limits, Status};
@@ -32,6 +34,7 @@ pub(crate) struct Disk {
 pub(crate) struct RingSetup {
     /// Name of the export, for the log.
     pub(crate) export: Arc<str>,
+    pub(crate) account: Arc<Account>,
     /// Number of the queue.
     pub(crate) index: u16,
     pub(crate) layout: QueueLayout,
@@ -56,6 +59,7 @@ pub(crate) struct RingSetup {
 /// A ring that is being served. Never leaves its thread.
 pub(super) struct Ring {
     export: Arc<str>,
+    account: Arc<Account>,
     index: u16,
     queue: SplitQueue,
     /// The way to the device; none while the drive is lost.
@@ -111,6 +115,7 @@ impl Ring {
         .map_err(|error| error.to_string())?;
         let mut ring = Ring {
             export: setup.export,
+            account: setup.account,
             index: setup.index,
             queue,
             channel: None,
@@ -137,6 +142,7 @@ impl Ring {
             Presence::Lost(until) => ring.lost_until = until,
             Presence::Sound => {}
         }
+        ring.tell_of_replays();
         Ok(ring)
     }
 
@@ -216,7 +222,12 @@ impl Ring {
     }
 
     pub(super) fn answer(&mut self, slot: u32, status: Status, slots: &mut Slots) {
+        let latency_ns = slots.age_ns(slot);
         let request = slots.request(slot);
+        self.tally().answered(request, status, latency_ns);
+        if status == Status::IoErr && !matches!(request.kind(), Kind::Rejected(_)) {
+            self.account.error(self.index);
+        }
         let older = self.drain.is_older(request.epoch());
         let (head, used_len) = (request.head(), request.finish(status));
         crash_point!("answer.finished");
@@ -229,6 +240,8 @@ impl Ring {
 
     /// Shows the guest its answers, and interrupts it if it wants that.
     pub(super) fn publish(&mut self) {
+        self.tally()
+            .under_way(self.queue.outstanding(), self.parked.len());
         if self.queue.publish() {
             crash_point!("interrupt.before");
             self.interrupt();
@@ -346,6 +359,18 @@ impl Ring {
         self.hot = false;
         if let Some(err) = &self.err {
             err.signal();
+        }
+    }
+
+    fn tally(&self) -> &Tally {
+        self.account.tally(self.index)
+    }
+
+    fn tell_of_replays(&self) {
+        let requests = self.queue.replays() as u64;
+        if requests > 0 {
+            self.tally().replayed(requests);
+            self.account.tell(ExportChange::Replayed { requests });
         }
     }
 

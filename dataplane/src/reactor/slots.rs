@@ -2,6 +2,7 @@
 //! freed, so that a late completion finds nothing instead of another guest's request.
 
 use super::RingId;
+use crate::clock::now_ns;
 use holdfast_bdev::Token;
 use holdfast_ring::blk::Request;
 
@@ -17,6 +18,8 @@ pub(super) struct Slot {
     pub(super) request: Request,
     /// The data has been written, and the flush that makes it durable is under way.
     pub(super) flushing: bool,
+    /// When the reactor looked at the ring and found it.
+    taken_at_ns: u64,
 }
 
 /// All requests of a reactor. Grows to the largest number that was ever under way, which the rings' sizes bound.
@@ -24,6 +27,8 @@ pub(super) struct Slot {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// When this turn of the reactor began: one look at the clock for all that is taken and answered in it.
+    now_ns: u64,
     /// Completions that belonged to nothing; anything but 0 is a bug below.
     pub(super) stale: u64,
 }
@@ -40,6 +45,7 @@ impl Slots {
             ring: None,
             request: Request::new(),
             flushing: false,
+            taken_at_ns: 0,
         });
         self.free.push(slot);
         slot
@@ -52,7 +58,19 @@ impl Slots {
         let entry = &mut self.slots[slot as usize];
         entry.ring = Some(ring);
         entry.flushing = false;
+        entry.taken_at_ns = self.now_ns;
         Token(u64::from(entry.generation) << 32 | u64::from(slot))
+    }
+
+    /// A turn of the reactor begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.now_ns = now_ns();
+    }
+
+    /// How long ago a request was taken.
+    pub(super) fn age_ns(&self, slot: u32) -> u64 {
+        let taken_at_ns = self.slots[slot as usize].taken_at_ns;
+        self.now_ns.saturating_sub(taken_at_ns)
     }
 
     pub(super) fn request(&mut self, slot: u32) -> &mut Request {

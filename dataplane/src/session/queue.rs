@@ -84,6 +84,7 @@ impl Queue {
         let index = self.index;
         let setup = Box::new(RingSetup {
             export: Arc::clone(&backing.export),
+            account: Arc::clone(&backing.account),
             index,
             layout,
             features,
@@ -145,7 +146,9 @@ impl Queue {
     fn wait_and_tell(&self, backing: &Backing, answer: &Receiver<RingEnd>) -> Option<RingEnd> {
         let (export, queue, start) = (&backing.export, self.index, Instant::now());
         tracing::warn!(%export, queue, "Stopping a queue takes long: requests are still with its device");
+        backing.account.slow_stop();
         let end = answer.recv().ok();
+        backing.account.slow_stop_ended();
         let waited_ms = (SLOW_STOP + start.elapsed()).as_millis();
         tracing::info!(%export, queue, waited_ms, "The queue has stopped: its device has answered");
         end

@@ -4,6 +4,7 @@
 use super::channel::BackendChannel;
 use super::socket::Socket;
 use super::{Backing, Session};
+use crate::events::ExportChange;
 use crate::mailbox::Mailbox;
 use crate::reactor::{Notice, Presence};
 use crate::{EngineError, ExportSpec};
@@ -145,6 +146,7 @@ impl Host {
         tracing::info!(%export, "A front end has connected");
         let session = Arc::new(Mutex::new(Session::new(self.backing.clone())));
         *self.line.lock() = connection.try_clone().ok();
+        self.backing.account.session_begins();
         crash_point!("session.accepted");
         let conversation = AssertUnwindSafe(|| self.converse(connection, &session));
         match catch_unwind(conversation) {
@@ -153,6 +155,7 @@ impl Host {
         }
         crash_point!("session.over");
         *self.line.lock() = None;
+        self.backing.account.tell(ExportChange::Disconnected);
         lock(&session).stop_all();
     }
 
