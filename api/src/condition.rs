@@ -2,6 +2,9 @@
 
 use crate::{Condition, Time};
 
+/// As long as Kubernetes lets a message be.
+pub(crate) const MESSAGE_CHARS_MAX: usize = 32_768;
+
 /// What to say in a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict<'a> {
@@ -39,7 +42,7 @@ pub fn set_condition(
         type_: verdict.kind.to_owned(),
         status: status.to_owned(),
         reason: verdict.reason.to_owned(),
-        message: verdict.message.to_owned(),
+        message: verdict.message.chars().take(MESSAGE_CHARS_MAX).collect(),
         observed_generation: Some(generation),
         last_transition_time: now.clone(),
     };

@@ -1,7 +1,7 @@
 //! The custom resources of Holdfast as Rust types: what controller, node and operator agree on.
 //!
 //! [`BlockPool`] is a drive (or file) on a node that volumes are cut from, [`SplitVolume`] a volume, [`VolumeSession`] a volume
-//! exported on a node. Spec is intent, status is observation; an actor never writes the other's half. The truth about where data
+//! exported on a node, [`OrphanExtent`] space on a drive that no volume speaks of. Spec is intent, status is observation; an actor never writes the other's half. The truth about where data
 //! lies is on the drive; status mirrors it.
 //!
 //! This room knows no client and does no I/O.
@@ -14,11 +14,16 @@
 //! # Ok::<(), holdfast_api::QuantityError>(())
 //! ```
 #![forbid(unsafe_code)]
+// KubeSchema writes a private copy of each struct with the visibility of the original.
+#![allow(unreachable_pub)]
 
 mod block_pool;
 mod condition;
+pub mod events;
 mod name;
+mod orphan_extent;
 mod quantity;
+mod schema;
 mod split_volume;
 mod volume_session;
 
@@ -26,10 +31,11 @@ pub use block_pool::{BlockPool, BlockPoolSpec, BlockPoolStatus, DeviceMatch};
 pub use condition::{Verdict, condition, is_true, set_condition};
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-pub use name::{NameError, check_object_name, short_id, volume_id};
+pub use name::{NameError, check_object_name, orphan_name, short_id, volume_id};
+pub use orphan_extent::{OrphanExtent, OrphanExtentSpec, OrphanExtentStatus};
 pub use quantity::{QuantityError, parse_quantity, quantity};
 pub use split_volume::{
-    ExtentStatus, OnDeviceLoss, SplitVolume, SplitVolumeSpec, SplitVolumeStatus,
+    ClaimRef, ExtentStatus, OnDeviceLoss, Qos, SplitVolume, SplitVolumeSpec, SplitVolumeStatus,
 };
 pub use volume_session::{PublishedTarget, VolumeSession, VolumeSessionSpec, VolumeSessionStatus};
 
@@ -46,6 +52,12 @@ pub const ALIGNMENT_BYTES: u64 = 1 << 20;
 
 /// Condition types, positive when all is well.
 pub mod conditions {
+    /// BlockPool: exactly one drive is known by the identity asked for.
+    pub const DEVICE_FOUND: &str = "DeviceFound";
+    /// BlockPool: the drive carries the pool recorded, and its table is valid.
+    pub const METADATA_VALID: &str = "MetadataValid";
+    /// BlockPool: the drive answers, and nothing on it is damaged.
+    pub const HEALTHY: &str = "Healthy";
     /// BlockPool, SplitVolume: usable now.
     pub const READY: &str = "Ready";
     /// SplitVolume: extents are on the drive.
@@ -58,6 +70,14 @@ pub mod conditions {
     pub const EXPORTED: &str = "Exported";
     /// VolumeSession: a VM is connected.
     pub const CONNECTED: &str = "Connected";
+}
+
+/// Labels of our objects, for people who look for the volumes of a claim: `kubectl get sv -l holdfast.dev/claim-namespace=db`.
+pub mod labels {
+    /// Namespace of the claim that a SplitVolume was made for.
+    pub const CLAIM_NAMESPACE: &str = "holdfast.dev/claim-namespace";
+    /// Name of that claim, if it is short enough for a label; `spec.claim` always has it.
+    pub const CLAIM_NAME: &str = "holdfast.dev/claim-name";
 }
 
 /// Condition reasons that other actors act on.

@@ -47,6 +47,19 @@ pub fn short_id(name: &str) -> String {
     hash_hex(name)[..16].to_owned()
 }
 
+/// The name of the [`OrphanExtent`](crate::OrphanExtent) for a volume found on a pool. It begins with the pool's name unless
+/// that is too long.
+#[must_use]
+pub fn orphan_name(pool: &str, volume_id: &str) -> String {
+    let id = short_id(volume_id);
+    let plain = format!("{pool}-{id}");
+    if check_object_name(&plain).is_ok() {
+        plain
+    } else {
+        format!("{}-{id}", short_id(pool))
+    }
+}
+
 /// 128 bits of FNV-1a in hex. Not secret and not adversarial: names come from the cluster's own controller, and a clash shows
 /// as a name that is taken, never as shared data.
 fn hash_hex(text: &str) -> String {

@@ -80,3 +80,18 @@ fn factor(suffix: &str) -> Option<u64> {
         _ => return None,
     })
 }
+
+/// A number of bytes that reads like `100Gi` in a manifest. Plain numbers are read too: earlier manifests have them.
+pub(crate) mod bytes {
+    use super::{Quantity, parse_quantity, quantity};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &u64, to: S) -> Result<S::Ok, S::Error> {
+        quantity(*bytes).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = Quantity::deserialize(from)?.0;
+        parse_quantity(&text).map_err(serde::de::Error::custom)
+    }
+}

@@ -259,6 +259,7 @@ impl Wish {
             requested_name: self.requested_name().to_owned(),
             on_device_loss: self.parameters.on_device_loss,
             hold_seconds: self.parameters.hold_seconds,
+            ..Default::default()
         };
         let mut volume = SplitVolume::new(&self.id, spec);
         volume.metadata.finalizers = Some(vec![NODE_FINALIZER.to_owned()]);

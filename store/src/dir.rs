@@ -8,7 +8,7 @@ mod file;
 mod manifest;
 
 use crate::object::{self, Object};
-use crate::{Changes, Store, StoreError};
+use crate::{Announcement, Changes, Store, StoreError};
 use file::Folder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -116,6 +116,10 @@ impl Store for DirStore {
 
     fn watch<K: Object>(&self) -> Changes {
         Changes::new(self.inner.sender::<K>().subscribe())
+    }
+
+    async fn announce<K: Object>(&self, object: &K, event: Announcement) {
+        event.log(&K::kind(&()), object::name(object));
     }
 }
 

@@ -23,11 +23,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod announcement;
 mod changes;
 mod dir;
 mod error;
 mod object;
 
+pub use announcement::{Announcement, EventKind};
 pub use changes::Changes;
 pub use dir::{Damage, DirStore};
 pub use error::StoreError;
@@ -87,4 +89,12 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Tells of changes of a kind. Level-triggered: many changes may be told as one, and the first is told at once.
     fn watch<K: Object>(&self) -> Changes;
+
+    /// Tells people what happened to an object. Never fails and never holds up the caller's work: an event that cannot be kept
+    /// is logged instead.
+    fn announce<K: Object>(
+        &self,
+        object: &K,
+        event: Announcement,
+    ) -> impl Future<Output = ()> + Send;
 }

@@ -1,6 +1,6 @@
 //! The kinds a store keeps, and the few fields of their metadata that it works on.
 
-use holdfast_api::{BlockPool, SplitVolume, VolumeSession};
+use holdfast_api::{BlockPool, OrphanExtent, SplitVolume, VolumeSession};
 use kube::Resource;
 use kube::core::object::{HasSpec, HasStatus};
 use serde::Serialize;
@@ -11,7 +11,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A kind that a store keeps: [`BlockPool`], [`SplitVolume`] or [`VolumeSession`].
+/// A kind that a store keeps: [`BlockPool`], [`SplitVolume`], [`VolumeSession`] or [`OrphanExtent`].
 pub trait Object:
     Resource<DynamicType = ()>
     + HasSpec<Spec: PartialEq + Clone + Send>
@@ -31,16 +31,19 @@ pub trait Object:
 impl sealed::Sealed for BlockPool {}
 impl sealed::Sealed for SplitVolume {}
 impl sealed::Sealed for VolumeSession {}
+impl sealed::Sealed for OrphanExtent {}
 impl Object for BlockPool {}
 impl Object for SplitVolume {}
 impl Object for VolumeSession {}
+impl Object for OrphanExtent {}
 
 /// The plural of every kind: the name of its directory and of its watch.
-pub(crate) fn plurals() -> [String; 3] {
+pub(crate) fn plurals() -> [String; 4] {
     [
         plural::<BlockPool>(),
         plural::<SplitVolume>(),
         plural::<VolumeSession>(),
+        plural::<OrphanExtent>(),
     ]
 }
 

@@ -55,9 +55,10 @@ impl PoolArg {
             node_name: node_name.to_owned(),
             device: DeviceMatch {
                 path: self.path.clone(),
+                ..Default::default()
             },
             size: self.size_bytes.map(quantity),
-            force: false,
+            ..Default::default()
         };
         BlockPool::new(&self.name, spec)
     }

@@ -35,6 +35,7 @@ impl<S: Store> NodeService<S> {
             read_only: call.readonly || access.is_read_only(),
             access_mode: access.name().to_owned(),
             pod_uid: pod_uid(&call.volume_context),
+            ..Default::default()
         };
         self.wait_exported(id).await?;
         self.at_target(id, &path, Targets::check).await?;

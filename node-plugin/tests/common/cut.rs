@@ -1,7 +1,7 @@
 //! A store that a process loses at a certain write: before it was done, or after it was done and before anybody heard of it.
 //! From then on no verb returns, which is what a killed process sees.
 
-use holdfast_store::{Changes, DirStore, Object, Store, StoreError};
+use holdfast_store::{Announcement, Changes, DirStore, Object, Store, StoreError};
 use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,5 +108,9 @@ impl Store for CutStore {
 
     fn watch<K: Object>(&self) -> Changes {
         self.inner.watch::<K>()
+    }
+
+    async fn announce<K: Object>(&self, object: &K, event: Announcement) {
+        self.inner.announce(object, event).await;
     }
 }

@@ -175,9 +175,10 @@ impl Node {
             node_name: NODE.into(),
             device: DeviceMatch {
                 path: path.to_str().unwrap().into(),
+                ..Default::default()
             },
             size: Some(quantity(POOL_BYTES)),
-            force: false,
+            ..Default::default()
         };
         BlockPool::new(name, spec)
     }
