@@ -6,8 +6,6 @@ pub const POOL_READY: &str = "PoolReady";
 pub const DEVICE_MISSING: &str = "DeviceMissing";
 /// BlockPool: the device found holds another pool, or something that is none.
 pub const DEVICE_MISMATCH: &str = "DeviceMismatch";
-/// BlockPool: the device is mounted, held by somebody, or the drive of another BlockPool.
-pub const DEVICE_IN_USE: &str = "DeviceInUse";
 /// BlockPool: the device is mounted, held by another program, or the drive of another BlockPool.
 pub const DEVICE_IN_USE: &str = "DeviceInUse";
 /// BlockPool: the table on the device is damaged.
@@ -60,7 +58,6 @@ pub const ALL: &[&str] = &[
     POOL_READY,
     DEVICE_MISSING,
     DEVICE_MISMATCH,
-    DEVICE_IN_USE,
     DEVICE_IN_USE,
     METADATA_CORRUPT,
     POOL_NEARLY_FULL,
