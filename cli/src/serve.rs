@@ -1,4 +1,4 @@
-//! `holdfast serve`: one device on one socket. For benchmarks, and for libvirt without a cluster.
+//! `holdfast serve`: devices on sockets, one on each. For benchmarks, and for libvirt without a cluster.
 
 use crate::cpus::CpuList;
 use crate::signals;
@@ -10,12 +10,12 @@ use std::time::Duration;
 /// What to serve, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Socket to listen on; at most 107 bytes.
-    #[arg(long)]
-    socket: PathBuf,
+    /// Socket to listen on; at most 107 bytes. Once for each device, in the same order.
+    #[arg(long, required = true)]
+    socket: Vec<PathBuf>,
     /// The device: malloc:size=1GiB, null:size=1TiB or uring:path=FILE.
-    #[arg(long, value_name = "SPEC")]
-    bdev: String,
+    #[arg(long, value_name = "SPEC", required = true)]
+    bdev: Vec<String>,
     /// Most queues a front end may use.
     #[arg(long, default_value_t = 16)]
     queues: u16,
@@ -33,24 +33,22 @@ pub(crate) struct Args {
     serial: String,
 }
 
-const DEVICE: &str = "device";
-
 /// Serves until asked to end.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let device = holdfast_bdev::from_spec(&args.bdev)?;
+    anyhow::ensure!(
+        args.socket.len() == args.bdev.len(),
+        "{} sockets for {} devices; give --socket and --bdev equally often",
+        args.socket.len(),
+        args.bdev.len()
+    );
     let engine = Engine::start(EngineConfig {
-        cpus: args.cpus.unwrap_or_default().0,
+        cpus: args.cpus.clone().unwrap_or_default().0,
         max_spin: Duration::from_micros(args.max_spin_us),
         ..EngineConfig::default()
     })?;
-    engine.add_device(DEVICE, device)?;
-    let export = engine.export(&ExportSpec {
-        queues: args.queues,
-        read_only: args.read_only,
-        serial: args.serial,
-        ..ExportSpec::new(DEVICE, Source::Device(DEVICE.into()), args.socket)
-    })?;
-    tracing::info!(socket = %export.socket.display(), size_bytes = export.size_bytes, "Serving");
+    for number in 0..args.bdev.len() {
+        serve(&engine, &args, number)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -59,4 +57,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let left = engine.stop();
     anyhow::ensure!(left.is_empty(), "requests were still with the device");
     ended
+}
+
+fn serve(engine: &Engine, args: &Args, number: usize) -> anyhow::Result<()> {
+    let name = match number {
+        0 => "device".to_owned(),
+        more => format!("device-{more}"),
+    };
+    engine.add_device(&name, holdfast_bdev::from_spec(&args.bdev[number])?)?;
+    let export = engine.export(&ExportSpec {
+        queues: args.queues,
+        read_only: args.read_only,
+        serial: args.serial.clone(),
+        ..ExportSpec::new(&name, Source::Device(name.clone()), &args.socket[number])
+    })?;
+    tracing::info!(socket = %export.socket.display(), size_bytes = export.size_bytes, "Serving");
+    Ok(())
 }

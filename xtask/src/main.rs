@@ -1,7 +1,8 @@
-//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench`.
+//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench | bench-ring`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bench;
 mod demo;
 mod say;
 mod setup;
@@ -30,7 +31,9 @@ enum Command {
     /// Play a virtual machine's life on two volumes, from CreateVolume to erased space.
     Demo,
     /// Measure the data plane against its peers.
-    Bench,
+    Bench(bench::Args),
+    /// Measure what each stage of a request costs.
+    BenchRing(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,9 +42,8 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Soak(args) => soak::run(&args),
         Command::Demo => demo::run(),
-        Command::Bench => Err(anyhow::anyhow!(
-            "there is no benchmark yet; the figures in SPECIFICATION.md say which are unmeasured"
-        )),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchRing(args) => bench::ring(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -63,8 +63,18 @@ fn qemu() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tools() -> anyhow::Result<()> {
-    let missing: Vec<_> = TOOLS
+/// Small programs of this machine.
+pub(crate) fn tools() -> anyhow::Result<()> {
+    install(TOOLS)
+}
+
+/// What counts instructions.
+pub(crate) fn valgrind() -> anyhow::Result<()> {
+    install(&[("/usr/bin/valgrind", "valgrind")])
+}
+
+fn install(files: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<_> = files
         .iter()
         .filter(|(path, _)| !Path::new(path).exists())
         .map(|(_, package)| *package)

@@ -105,6 +105,7 @@ const BASEMENT: &[&str] = &[
     "holdfast-guest",
     "holdfast-house",
     "holdfast-soak",
+    "holdfast-bench",
     "xtask",
 ];
 

@@ -1,0 +1,211 @@
+//! `cargo xtask bench`: Holdfast and its peers side by side in one run, and what became of the targets.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![allow(clippy::cast_precision_loss)] // Counts become figures for people.
+
+mod cases;
+mod chart;
+mod figures;
+mod machine;
+mod peers;
+mod report;
+mod rest;
+mod rounds;
+mod server;
+mod targets;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use figures::Middle;
+use holdfast_testkit::load::{Clock, Echo, Pattern, run};
+use holdfast_testkit::reference::{ReferenceConfig, ReferenceEngine};
+use machine::Machine;
+use peers::{Peer, Programs};
+use report::Report;
+use rounds::{Pace, Rounds, Site};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use targets::Evidence;
+
+/// Measures the data plane against its peers.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// About a minute, and no more than the targets need.
+    #[arg(long)]
+    quick: bool,
+    /// Processors of client and server, as in 0,1; the first two of this process if not given.
+    #[arg(long, value_name = "CLIENT,SERVER")]
+    cpus: Option<String>,
+    /// More peers: a JSON list of {"name", "medium", "command": [...]}, with {socket}, {file}, {bytes}, {cpu} in it.
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
+    /// Only this medium: null, malloc, tmpfs or disk.
+    #[arg(long, value_name = "MEDIUM")]
+    only: Option<String>,
+    /// Only peers whose names begin with one of these, and Holdfast.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    against: Vec<String>,
+    /// How often everything is measured.
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Where the report goes; `bench` beside this program's folder if not given. A folder on a disk, for the file on disk.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The reference engine as a server.
+    #[command(hide = true)]
+    Reference { socket: PathBuf, bdev: String },
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match &cli.part {
+        Some(Part::Reference { socket, bdev }) => serve_reference(socket, bdev),
+        None => bench(&cli),
+    }
+}
+
+fn bench(cli: &Cli) -> anyhow::Result<()> {
+    let bench = std::env::current_exe()?;
+    let folder = bench.parent().context("a program lies in a folder")?;
+    let out = cli.out.clone().unwrap_or_else(|| folder.join("../bench"));
+    std::fs::create_dir_all(&out)?;
+    let programs = Programs {
+        holdfast: folder.join("holdfast"),
+        bench: bench.clone(),
+    };
+    let mut peers = peers::all(&programs, cli.peers.as_deref())?;
+    peers.retain(|peer| cli.wants(peer));
+    let machine = Machine::prepare(cli.processors()?)?;
+    let clock = Clock::new();
+    let rounds = Rounds {
+        machine: &machine,
+        site: &Site::new(&out)?,
+        clock: &clock,
+        pace: cli.pace(),
+    };
+    let report = measure(&rounds, &peers)?;
+    publish(&report, &out)
+}
+
+fn measure(rounds: &Rounds<'_>, peers: &[Peer]) -> anyhow::Result<Report> {
+    let machine = rounds.machine;
+    let noise = machine.noise(Duration::from_millis(300))?;
+    let first_trip = machine.round_trip_ns()?;
+    let ceiling = [1, 32, 128].into_iter().map(|depth| ceiling(rounds, depth));
+    let ceiling = ceiling.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut figures = rounds.run(peers)?;
+    let (rest, missing) = rest::rest(rounds, peers);
+    missing.into_iter().for_each(|what| figures.miss(what));
+    let (wakes, missing) = rest::wakes(rounds, peers);
+    missing.into_iter().for_each(|what| figures.miss(what));
+    let targets = targets::judge(&Evidence {
+        figures: &figures,
+        rest: &rest,
+        wakes: &wakes,
+    });
+    Ok(Report {
+        machine: machine.clone(),
+        noise,
+        round_trip_ns: [first_trip, machine.round_trip_ns()?],
+        ceiling,
+        figures,
+        rest,
+        wakes,
+        targets,
+    })
+}
+
+/// What the generator reaches when nothing holds it up.
+fn ceiling(rounds: &Rounds<'_>, depth: u16) -> anyhow::Result<(u16, Middle)> {
+    let server = rounds.machine.server;
+    let pattern = Pattern {
+        depth,
+        bytes: 4096,
+        reads_percent: 100,
+        sequential: false,
+        span_bytes: peers::DEVICE_BYTES,
+    };
+    let begin = move || machine::pin(server).unwrap_or_else(|why| eprintln!("echo: {why:#}"));
+    let (queue, _echo) = Echo::start(256, pattern, begin)?;
+    let mut queues = [queue];
+    let pace = rounds.pace;
+    let mut speeds = Vec::new();
+    for _ in 0..pace.rounds {
+        let tally = run(&mut queues, rounds.clock, pace.warm_up, pace.measure)?;
+        speeds.push(tally.per_second());
+    }
+    let middle = Middle::of(speeds.into_iter()).context("no round, no ceiling")?;
+    Ok((depth, middle))
+}
+
+fn publish(report: &Report, out: &Path) -> anyhow::Result<()> {
+    std::fs::write(out.join("bench.md"), report.markdown())?;
+    std::fs::write(out.join("bench.json"), serde_json::to_vec_pretty(report)?)?;
+    if let Some(svg) = chart::svg(&report.figures) {
+        std::fs::write(out.join("bench.svg"), svg)?;
+    }
+    println!("{}", report.markdown());
+    println!("{}", report.verdicts());
+    println!(
+        "Written to {}: bench.md, bench.json, bench.svg",
+        out.display()
+    );
+    Ok(())
+}
+
+fn serve_reference(socket: &Path, bdev: &str) -> anyhow::Result<()> {
+    let device = holdfast_bdev::from_spec(bdev)?;
+    let config = ReferenceConfig {
+        queues: 1,
+        ..ReferenceConfig::default()
+    };
+    let _engine = ReferenceEngine::serve(socket, device, config)?;
+    loop {
+        std::thread::park();
+    }
+}
+
+impl Cli {
+    fn wants(&self, peer: &Peer) -> bool {
+        let medium = self
+            .only
+            .as_ref()
+            .is_none_or(|only| only == peer.medium.name());
+        let named = self.against.is_empty()
+            || peer.is_ours()
+            || self
+                .against
+                .iter()
+                .any(|name| peer.name.starts_with(name.as_str()));
+        medium && named
+    }
+
+    fn processors(&self) -> anyhow::Result<Option<(usize, usize)>> {
+        let Some(text) = &self.cpus else {
+            return Ok(None);
+        };
+        let pair = text
+            .split_once(',')
+            .context("--cpus takes two numbers, as in 0,1")?;
+        Ok(Some((pair.0.parse()?, pair.1.parse()?)))
+    }
+
+    fn pace(&self) -> Pace {
+        let (rounds, warm_up, measure) = match self.quick {
+            true => (3, 30, 150),
+            false => (5, 100, 400),
+        };
+        Pace {
+            rounds: self.rounds.unwrap_or(rounds),
+            warm_up: Duration::from_millis(warm_up),
+            measure: Duration::from_millis(measure),
+            quick: self.quick,
+        }
+    }
+}
