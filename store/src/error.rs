@@ -43,6 +43,42 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The Kubernetes API did not answer, or not in time. A write may have taken effect all the same: read before repeating it.
+    #[error("the Kubernetes API is not available to {what}: {cause}; it is worth another try")]
+    Unavailable {
+        /// What was tried, on which object.
+        what: String,
+        /// Why there is no answer.
+        cause: String,
+    },
+    /// The Kubernetes API does not let us do this.
+    #[error(
+        "the Kubernetes API does not allow to {what}: {message}; give this service account the chart's roles"
+    )]
+    Denied {
+        /// What was tried, on which object.
+        what: String,
+        /// What the API says.
+        message: String,
+    },
+    /// The object breaks a rule of its kind.
+    #[error("the Kubernetes API refuses to {what}: {message}")]
+    Rejected {
+        /// What was tried, on which object.
+        what: String,
+        /// What the API says, with the field.
+        message: String,
+    },
+    /// The object is there and is not what this version understands.
+    #[error("cannot understand {kind} {name:?}: {problem}; was it written by a newer version?")]
+    Unreadable {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Another process has the store.
     #[error("{}: another holdfast process uses this directory; stop it or choose another", dir.display())]
     InUse {

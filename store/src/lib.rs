@@ -27,12 +27,14 @@ mod announcement;
 mod changes;
 mod dir;
 mod error;
+mod kube_store;
 mod object;
 
 pub use announcement::{Announcement, EventKind};
 pub use changes::Changes;
 pub use dir::{Damage, DirStore};
 pub use error::StoreError;
+pub use kube_store::{KubeStore, KubeStoreConfig};
 pub use object::Object;
 
 use std::future::Future;
