@@ -6,6 +6,7 @@
 
 use crate::clock::now_ns;
 use crate::events::{ExportChange, Herald};
+use crate::limits::Meter;
 use crate::stats::{ExportStats, Latency, OpStats};
 use holdfast_ring::blk::{Kind, Request, Status};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) struct Account {
     export: Arc<str>,
     herald: Arc<Herald>,
     tallies: Box<[Tally]>,
+    meter: Meter,
     /// Front ends that have connected.
     sessions: AtomicU64,
     /// Queues whose stop takes long.
@@ -54,6 +56,7 @@ impl Account {
             export: export.into(),
             herald,
             tallies: (0..queues).map(|_| Tally::default()).collect(),
+            meter: Meter::default(),
             sessions: AtomicU64::new(0),
             slow_stops: AtomicU32::new(0),
             tell_errors_at_ns: AtomicU64::new(0),
@@ -64,6 +67,12 @@ impl Account {
     #[inline]
     pub(crate) fn tally(&self, queue: u16) -> &Tally {
         &self.tallies[usize::from(queue)]
+    }
+
+    /// Holds the volume to its limits.
+    #[inline]
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub(crate) fn tell(&self, change: ExportChange) {

@@ -13,7 +13,7 @@ pub enum EngineError {
     /// No object of that kind has that name.
     #[error("there is no {kind} named {name:?}; list what is there and check the spelling")]
     NotFound {
-        /// `pool`, `volume`, `device`.
+        /// `pool`, `volume`, `device`, `export`.
         kind: &'static str,
         /// The name asked for.
         name: String,

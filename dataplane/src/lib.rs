@@ -25,6 +25,7 @@ mod clock;
 mod engine;
 mod error;
 mod events;
+mod limits;
 mod mailbox;
 mod reactor;
 mod session;
@@ -37,6 +38,7 @@ pub use error::{EngineError, ErrorKind};
 pub use events::{ExportChange, ExportEvent};
 pub use holdfast_bdev::{BdevError, DriverKind};
 pub use holdfast_pool::{Extent, PoolError, Usage};
+pub use limits::Limits;
 pub use spec::{
     EngineConfig, ExportInfo, ExportSpec, OnDeviceLoss, Opener, PoolInfo, PoolSpec, Source,
     VolumeInfo,

@@ -56,6 +56,8 @@ pub(crate) enum Message {
     SetPresence(RingId, Presence),
     /// Size, limits or write cache have changed.
     SetDisk(RingId, Disk),
+    /// The limits of some volume have changed.
+    LimitsChanged,
     /// End when the last ring has left.
     Quit,
 }
@@ -146,8 +148,13 @@ impl Reactors {
 
     /// Every reactor ends once its last ring has left.
     pub(crate) fn quit(&self) {
+        self.tell_all(|| Message::Quit);
+    }
+
+    /// Leaves a message at each.
+    pub(crate) fn tell_all(&self, message: impl Fn() -> Message) {
         for reactor in 0..self.reactors.len() {
-            self.send(reactor, Message::Quit);
+            self.send(reactor, message());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What callers ask of the engine and what it tells them: plain values, no behaviour.
 
+use crate::Limits;
 use holdfast_bdev::{BdevError, BlockDevice, DriverKind, Uring, UringOptions};
 use holdfast_pool::{Extent, Usage};
 use std::path::{Path, PathBuf};
@@ -154,6 +155,9 @@ pub struct ExportSpec {
     pub read_only: bool,
     /// What the guest sees when the drive is lost. Counts for volumes; a device added by name is never lost.
     pub on_device_loss: OnDeviceLoss,
+    /// What the guest may use at most. Changed live by [`Engine::set_limits`](crate::Engine::set_limits), or by the same
+    /// export again with other limits.
+    pub limits: Option<Limits>,
     /// What GET_ID answers; at most 20 bytes, the rest is cut.
     pub serial: String,
     /// Owner of the socket, user and group id; none leaves it to this process.
@@ -173,6 +177,7 @@ impl ExportSpec {
             queues: 16,
             read_only: false,
             on_device_loss: OnDeviceLoss::default(),
+            limits: None,
             serial: name.to_owned(),
             owner: None,
             mode: 0o660,
@@ -195,4 +200,6 @@ pub struct ExportInfo {
     pub connected: bool,
     /// Most queues a front end may use.
     pub queues: u16,
+    /// What the guest may use at most.
+    pub limits: Option<Limits>,
 }

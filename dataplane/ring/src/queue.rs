@@ -244,6 +244,21 @@ impl SplitQueue {
         }
     }
 
+    /// Whether there is something to pop.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm).
+    pub fn has_more(&mut self) -> Result<bool, QueueError> {
+        if let Some(error) = &self.poison {
+            return Err(error.clone());
+        }
+        if self.replay.is_empty() && self.next_avail == self.avail_idx {
+            self.load_avail_idx()
+                .map_err(|error| self.poisoned(error))?;
+        }
+        Ok(!self.replay.is_empty() || self.next_avail != self.avail_idx)
+    }
+
     /// Tells the guest that kicks are not needed while we poll.
     pub fn disarm(&mut self) {
         // With EVENT_IDX the armed position falls behind by itself: at most one more kick per 65536 elements.

@@ -159,6 +159,7 @@ impl Exported {
             size_bytes: self.size_bytes,
             connected: self.export.is_connected(),
             queues: self.spec.queues,
+            limits: self.spec.limits,
         }
     }
 

@@ -4,13 +4,12 @@ use super::book::{Book, Exported};
 use super::pools::extents_of;
 use super::{Engine, PATIENCE};
 use crate::account::Account;
-use crate::reactor::{Disk, Presence};
+use crate::reactor::{Disk, Message, Presence};
 use crate::session::{Backing, Command, Export};
-use crate::{EngineError, ExportInfo, ExportSpec, ExportStats, Source};
+use crate::{EngineError, ExportInfo, ExportSpec, ExportStats, Limits, Source};
 use holdfast_bdev::{BlockDevice, Info, Split};
 use holdfast_crash::crash_point;
 use holdfast_pool::Pool;
-use holdfast_ring::blk::Limits;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,8 +36,10 @@ impl Engine {
         check(spec)?;
         let mut book = self.book();
         book.check_open()?;
-        if let Some(there) = book.exports.get(&spec.name) {
-            return same_or_error(there, spec);
+        if let Some(there) = book.exports.get_mut(&spec.name) {
+            check_same(there, spec)?;
+            self.limit(there, spec.limits);
+            return Ok(there.info());
         }
         book.check_unused(&spec.source)?;
         let source = open_source(&book, &spec.source)?;
@@ -46,6 +47,7 @@ impl Engine {
         let info = source.device.info();
         let herald = Arc::clone(&self.inner.herald);
         let account = Arc::new(Account::new(&spec.name, spec.queues, herald));
+        account.meter().set(spec.limits);
         let backing = |hang_up| Backing {
             export: spec.name.as_str().into(),
             account: Arc::clone(&account),
@@ -104,6 +106,27 @@ impl Engine {
         infos
     }
 
+    /// Changes what an export's guest may use at most, under load and at once; none is no limit.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`]; [`EngineError::Invalid`] for a rate or burst of 0 and for a burst without its rate.
+    pub fn set_limits(&self, export: &str, limits: Option<Limits>) -> Result<(), EngineError> {
+        limits.unwrap_or_default().check(export)?;
+        let mut book = self.book();
+        let exported = book.exports.get_mut(export);
+        let exported = exported.ok_or_else(|| EngineError::not_found("export", export))?;
+        self.limit(exported, limits);
+        Ok(())
+    }
+
+    fn limit(&self, exported: &mut Exported, limits: Option<Limits>) {
+        if exported.spec.limits != limits {
+            exported.spec.limits = limits;
+            exported.account.meter().set(limits);
+            self.inner.reactors.tell_all(|| Message::LimitsChanged);
+        }
+    }
+
     /// The figures of all exports, by name. Reading them disturbs no guest.
     pub fn stats(&self) -> Vec<ExportStats> {
         let mut stats: Vec<ExportStats> =
@@ -136,17 +159,24 @@ fn check(spec: &ExportSpec) -> Result<(), EngineError> {
             why: format!("it must be 1 to {QUEUES_MAX}"),
         });
     }
-    Ok(())
+    spec.limits.unwrap_or_default().check(&spec.name)
 }
 
-fn same_or_error(there: &Exported, spec: &ExportSpec) -> Result<ExportInfo, EngineError> {
+/// Whether an export is what is asked for, but for its limits.
+fn check_same(there: &Exported, spec: &ExportSpec) -> Result<(), EngineError> {
     if there.ending {
         return Err(EngineError::Draining {
             name: spec.name.clone(),
         });
     }
-    if there.spec == *spec {
-        return Ok(there.info());
+    let limits = there.spec.limits;
+    if there.spec
+        == (ExportSpec {
+            limits,
+            ..spec.clone()
+        })
+    {
+        return Ok(());
     }
     Err(EngineError::AlreadyExists {
         kind: "export",
@@ -210,7 +240,7 @@ fn disk_of(info: &Info, spec: &ExportSpec) -> Disk {
     serial[..len].copy_from_slice(&bytes[..len]);
     let read_only = spec.read_only || info.read_only;
     Disk {
-        limits: Limits {
+        limits: holdfast_ring::blk::Limits {
             seg_max: SEG_MAX,
             size_max: SIZE_MAX,
             max_discard_sectors: DISCARD_SECTORS_MAX,

@@ -1,8 +1,10 @@
 //! The loop of a reactor thread: take what has happened, answer, look at rings that may have work, sleep if none has.
 
+mod waiting;
+
 use super::ring::{Found, Ring};
 use super::slots::Slots;
-use super::{Message, PeerEvent, Presence, RingId, RingSetup};
+use super::{Message, PeerEvent, RingId, RingSetup};
 use crate::EngineError;
 use crate::mailbox::Mailbox;
 use holdfast_bdev::{Completion, Driver, DriverKind, Events};
@@ -27,7 +29,7 @@ pub(super) struct Core {
     rings: SlotMap<RingId, Ring>,
     /// Rings that may have work.
     hot: Vec<RingId>,
-    /// Rings whose requests wait for a drive until some moment.
+    /// Rings that wait for a moment.
     waiting: Vec<RingId>,
     /// Rings with answers to publish.
     touched: Vec<RingId>,
@@ -108,53 +110,6 @@ impl Core {
         Ok(())
     }
 
-    /// How long the first ring that waits for its drive has left; none if none waits.
-    fn time_to_deadline(&self) -> Option<Duration> {
-        let deadlines = self
-            .waiting
-            .iter()
-            .filter_map(|id| self.rings.get(*id)?.deadline());
-        let first = deadlines.min()?;
-        Some(first.saturating_duration_since(Instant::now()))
-    }
-
-    /// Rings whose time is up fail what waits.
-    fn expire(&mut self) {
-        let now = Instant::now();
-        for id in std::mem::take(&mut self.waiting) {
-            let Some(ring) = self.rings.get_mut(id) else {
-                continue;
-            };
-            match ring.deadline() {
-                Some(deadline) if deadline <= now => {
-                    ring.give_up_waiting(&mut self.slots);
-                    self.touch(id);
-                }
-                Some(_) => self.waiting.push(id),
-                None => {}
-            }
-        }
-    }
-
-    fn set_presence(&mut self, id: RingId, presence: Presence) {
-        let Some(ring) = self.rings.get_mut(id) else {
-            return;
-        };
-        ring.set_presence(presence, &mut self.slots, &mut self.driver);
-        self.await_drive(id);
-        self.touch(id);
-    }
-
-    fn await_drive(&mut self, id: RingId) {
-        let waits = self
-            .rings
-            .get(id)
-            .is_some_and(|ring| ring.deadline().is_some());
-        if waits && !self.waiting.contains(&id) {
-            self.waiting.push(id);
-        }
-    }
-
     fn turn(&mut self) {
         self.slots.begin_turn();
         while let Some(key) = self.events.ready.pop() {
@@ -200,6 +155,7 @@ impl Core {
             Message::SetDisk(id, disk) => self.with(id, |ring| ring.set_disk(disk)),
             Message::SetPresence(id, presence) => self.set_presence(id, presence),
             Message::SetKick(id, kick) => self.set_kick(id, kick),
+            Message::LimitsChanged => self.wake_all(),
             Message::SwapView(id, view, reply) => {
                 if let Some(ring) = self.rings.get_mut(id) {
                     ring.swap_view(view, reply, &mut self.slots);
@@ -217,7 +173,7 @@ impl Core {
         let id = self.rings.insert(ring);
         let kick = self.rings[id].kick.take();
         self.set_kick(id, kick);
-        self.await_drive(id);
+        self.wait_if_needed(id);
         crash_point!("start.watched");
         Ok(id)
     }
@@ -256,6 +212,7 @@ impl Core {
         {
             ring.hot = true;
             ring.empty_since = None;
+            ring.wake();
             ring.disarm();
             self.hot.push(id);
         }
@@ -304,10 +261,19 @@ impl Core {
         let Some(ring) = self.rings.get_mut(id) else {
             return false;
         };
-        if ring.serve(id, &mut self.slots, &mut self.driver) != Found::Nothing {
-            ring.empty_since = None;
-            self.touch(id);
-            return true;
+        match ring.serve(id, &mut self.slots, &mut self.driver) {
+            Found::Nothing => {}
+            Found::Some | Found::Batch => {
+                ring.empty_since = None;
+                self.touch(id);
+                return true;
+            }
+            Found::NotYet => {
+                ring.hot = false;
+                self.touch(id);
+                self.wait_if_needed(id);
+                return false;
+            }
         }
         if !self.max_spin.is_zero() {
             let now = Instant::now();

@@ -1,9 +1,13 @@
 //! A ring while a reactor serves it: requests in, answers out, and what is left to do when it must stop.
 
 mod drive;
+mod setup;
 mod submit;
+mod throttle;
 
+pub(crate) use self::setup::{Disk, RingSetup};
 use self::submit::submit;
+use self::throttle::Throttle;
 use super::drain::Drain;
 use super::presence::may_be_loss;
 use super::slots::Slots;
@@ -12,49 +16,13 @@ use crate::account::{Account, Tally};
 use crate::events::ExportChange;
 use holdfast_bdev::{Driver, IoChannel, IoStatus, Token, WatchId};
 use holdfast_crash::crash_point;
-use holdfast_ring::blk::{Kind, Limits, Status};
-use holdfast_ring::{InflightSlot, MemView, QueueError, QueueFeatures, QueueLayout, SplitQueue};
+use holdfast_ring::blk::{Kind, Status};
+use holdfast_ring::{MemView, QueueError, SplitQueue};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Most requests taken from one ring before the others get their turn.
 const BATCH: u32 = 32;
-
-/// What a guest's requests are measured by.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Disk {
-    pub(crate) limits: Limits,
-    /// A write is answered only when it is durable.
-    pub(crate) writethrough: bool,
-    /// The answer to GET_ID, padded with zeros.
-    pub(crate) serial: [u8; 20],
-}
-
-/// A ring on its way to a reactor: everything that is needed to serve it, by value.
-pub(crate) struct RingSetup {
-    /// Name of the export, for the log.
-    pub(crate) export: Arc<str>,
-    pub(crate) account: Arc<Account>,
-    /// Number of the queue.
-    pub(crate) index: u16,
-    pub(crate) layout: QueueLayout,
-    pub(crate) features: QueueFeatures,
-    /// Position of the next element to take.
-    pub(crate) base: u16,
-    pub(crate) view: Arc<MemView>,
-    /// Where a successor finds what is in flight. With it, `base` counts for nothing.
-    pub(crate) inflight: Option<InflightSlot>,
-    /// None: the front end wants to be polled.
-    pub(crate) kick: Option<PeerEvent>,
-    pub(crate) call: Option<PeerEvent>,
-    pub(crate) err: Option<PeerEvent>,
-    pub(crate) presence: Presence,
-    /// Whom to tell of failures that may be the drive's loss; none if it cannot be lost.
-    pub(crate) suspect: Option<Notice>,
-    /// Whom to tell that the session must end.
-    pub(crate) hang_up: Notice,
-    pub(crate) disk: Disk,
-}
 
 /// A ring that is being served. Never leaves its thread.
 pub(super) struct Ring {
@@ -82,6 +50,7 @@ pub(super) struct Ring {
     /// Since when a hot ring has been empty.
     pub(super) empty_since: Option<Instant>,
     drain: Drain,
+    throttle: Throttle,
     /// Serving it failed in a way that is a bug of ours, or its memory has vanished.
     given_up: bool,
 }
@@ -94,6 +63,8 @@ pub(super) enum Found {
     Some,
     /// A full batch; there may be more.
     Batch,
+    /// There is more that may not be taken yet. The ring is looked at again when it may; no kick is needed.
+    NotYet,
 }
 
 impl Ring {
@@ -132,6 +103,7 @@ impl Ring {
             touched: false,
             empty_since: None,
             drain: Drain::default(),
+            throttle: Throttle::default(),
             given_up: false,
         };
         match presence {
@@ -151,11 +123,18 @@ impl Ring {
         if self.is_parked() {
             return Found::Nothing;
         }
+        let limited = self.account.meter().is_limited();
         for taken in 0..BATCH {
+            if limited && !self.has_place(slots.now_ns()) {
+                return Found::NotYet;
+            }
             let slot = slots.vacant();
             match self.queue.pop(slots.request(slot), &self.disk.limits) {
                 Ok(true) => {
                     let token = slots.fill(slot, id);
+                    if limited {
+                        self.use_place(slots.request(slot).moves_bytes(), slots.now_ns());
+                    }
                     crash_point!("dispatch.before");
                     self.dispatch(slot, token, slots, driver);
                     crash_point!("dispatch.after");
@@ -322,6 +301,7 @@ impl Ring {
     /// Gives the ring back.
     pub(super) fn end(mut self) {
         self.publish();
+        self.leave_place();
         crash_point!("stop.drained");
         let end = RingEnd {
             last_avail: self.queue.last_avail(),

@@ -67,6 +67,12 @@ impl Slots {
         self.now_ns = now_ns();
     }
 
+    /// When this turn began.
+    #[inline]
+    pub(super) fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// How long ago a request was taken.
     pub(super) fn age_ns(&self, slot: u32) -> u64 {
         let taken_at_ns = self.slots[slot as usize].taken_at_ns;

@@ -114,6 +114,15 @@ impl Request {
         self.chain.iov.get(self.data.clone()).unwrap_or_default()
     }
 
+    /// Bytes that this request moves between guest and device: those of a read or write.
+    #[inline]
+    pub fn moves_bytes(&self) -> u64 {
+        match self.kind {
+            Kind::In | Kind::Out => self.data_len,
+            _ => 0,
+        }
+    }
+
     /// The ranges of a discard or write-zeroes; inside the device, in the guest's order.
     #[inline]
     pub fn ranges(&self) -> &[BlkRange] {
