@@ -37,7 +37,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{- define "holdfast.pullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
+{{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
 {{- range . }}
   - name: {{ . }}
