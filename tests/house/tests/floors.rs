@@ -106,6 +106,7 @@ const BASEMENT: &[&str] = &[
     "holdfast-house",
     "holdfast-soak",
     "holdfast-bench",
+    "holdfast-cluster",
     "xtask",
 ];
 
