@@ -1,7 +1,7 @@
 //! The command line: one subcommand, one file.
 
 use crate::logging::LogFormat;
-use crate::{crds, csi, device, logging, pool, serve, standalone};
+use crate::{crds, csi, device, kubevirt_hook, logging, pool, serve, standalone};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Storage for virtual machines that holds fast while everything behind it changes.
@@ -25,6 +25,8 @@ enum Command {
     Csi(csi::Args),
     /// Let go of drives and take them back while machines run.
     Device(device::Args),
+    /// Rewrite the domain of the virtual machine whose pod this runs in, for KubeVirt older than its Plugins.
+    KubevirtHook(kubevirt_hook::Args),
     /// Look at pools.
     Pool(pool::Args),
     /// Print the definitions of the custom resources.
@@ -49,6 +51,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Csi(args) => csi::run(args),
             Command::Device(args) => device::run(args),
+            Command::KubevirtHook(args) => kubevirt_hook::run(&args),
             Command::Pool(args) => pool::run(args),
             Command::Crds => crds::run(),
         }

@@ -9,6 +9,7 @@ mod cpus;
 mod crds;
 mod csi;
 mod device;
+mod kubevirt_hook;
 mod logging;
 mod pool;
 mod serve;

@@ -20,7 +20,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod domain;
+mod hook;
 mod volumes;
 
 pub use domain::{DomainError, rewrite};
+pub use hook::serve_hook;
 pub use volumes::{VOLUMES_ANNOTATION, Volumes, VolumesError};
