@@ -1,14 +1,13 @@
 //! CreateVolume: look for the volume first, place it only if it is not there, wait for the agent's verdict.
 
 use crate::error::ControllerError;
-use crate::parameters::Parameters;
+use crate::parameters::{self, Parameters};
 use crate::placement::{self, Nodes, Readiness};
-use crate::volume;
 use crate::wait::Patience;
-use crate::{Controller, delete};
+use crate::{Controller, delete, limits, volume};
 use holdfast_api::{
-    ALIGNMENT_BYTES, BlockPool, NODE_FINALIZER, SplitVolume, SplitVolumeSpec, quantity, reasons,
-    volume_id,
+    ALIGNMENT_BYTES, BlockPool, ClaimRef, NODE_FINALIZER, Qos, SplitVolume, SplitVolumeSpec,
+    quantity, reasons, volume_id,
 };
 use holdfast_csi::{SizeRange, check_capabilities, check_capacity};
 use holdfast_proto::csi::v1::volume_content_source::Type as SourceType;
@@ -27,6 +26,8 @@ struct Wish {
     range: SizeRange,
     size_bytes: u64,
     parameters: Parameters,
+    qos: Option<Qos>,
+    claim: Option<ClaimRef>,
     nodes: Nodes,
 }
 
@@ -69,9 +70,6 @@ fn check(request: CreateVolumeRequest) -> Result<Wish, ControllerError> {
     }
     check_capabilities(&request.volume_capabilities)?;
     check_source(request.volume_content_source.as_ref())?;
-    if !request.mutable_parameters.is_empty() {
-        return Err(ControllerError::MutableParameters);
-    }
     let range = check_capacity(request.capacity_range.as_ref())?;
     Ok(Wish {
         id: volume_id(&request.name),
@@ -79,6 +77,8 @@ fn check(request: CreateVolumeRequest) -> Result<Wish, ControllerError> {
         size_bytes: range.choose(ALIGNMENT_BYTES, DEFAULT_BYTES)?,
         range,
         parameters: Parameters::parse(&request.parameters)?,
+        qos: limits::parse(&request.mutable_parameters)?,
+        claim: parameters::claim(&request.parameters),
         nodes: Nodes::parse(request.accessibility_requirements.as_ref())?,
     })
 }
@@ -137,7 +137,8 @@ fn check_same(wish: &Wish, existing: &SplitVolume) -> Result<(), ControllerError
     } else if !wish.nodes.allow(&spec.node_name) {
         Some(format!("it is on node {:?}", spec.node_name))
     } else {
-        wish.parameters.difference(spec)
+        let parameters = wish.parameters.difference(spec);
+        parameters.or_else(|| limits::difference(wish.qos, spec.qos))
     };
     match difference {
         None => Ok(()),
@@ -225,8 +226,10 @@ async fn choose_pool<S: Store>(
 
 /// Why none of the pools can be taken: none is open, or none has room.
 fn none_fits(pools: &[BlockPool], wish: &Wish, refused_by: &[String]) -> ControllerError {
-    let is_ready = |pool| placement::readiness(pool) == Readiness::Ready;
-    if !pools.is_empty() && !pools.iter().any(is_ready) {
+    let is = |pool, readiness| placement::readiness(pool) == readiness;
+    let is_ready = |pool| is(pool, Readiness::Ready);
+    let may_become_ready = |pool| !is(pool, Readiness::Cordoned);
+    if !pools.iter().any(is_ready) && pools.iter().any(may_become_ready) {
         return ControllerError::NoPoolReady {
             why: placement::describe(pools),
         };
@@ -259,7 +262,8 @@ impl Wish {
             requested_name: self.requested_name().to_owned(),
             on_device_loss: self.parameters.on_device_loss,
             hold_seconds: self.parameters.hold_seconds,
-            ..Default::default()
+            qos: self.qos,
+            claim: self.claim.clone(),
         };
         let mut volume = SplitVolume::new(&self.id, spec);
         volume.metadata.finalizers = Some(vec![NODE_FINALIZER.to_owned()]);

@@ -21,12 +21,12 @@ pub(crate) enum ControllerError {
         value: String,
         expected: &'static str,
     },
+    #[error("parameter {name} makes no sense here: {why}")]
+    Contradiction { name: &'static str, why: String },
     #[error(
         "a volume made from {source_kind} was asked for: snapshots and clones are not served; create an empty volume"
     )]
     ContentSource { source_kind: &'static str },
-    #[error("mutable_parameters are not served; set parameters when the volume is created")]
-    MutableParameters,
     #[error("topology key {key:?} is unknown; this driver's volumes are placed by {known}")]
     UnknownTopology { key: String, known: &'static str },
     #[error("pool {pool:?} does not exist; {known}")]
@@ -78,6 +78,12 @@ pub(crate) enum ControllerError {
     },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("cannot {action} {what}: {cause}")]
+    Cluster {
+        action: &'static str,
+        what: String,
+        cause: Box<kube::Error>,
+    },
     #[error("{call} is not served by this driver")]
     NotServed { call: &'static str },
 }
@@ -92,10 +98,11 @@ impl From<ControllerError> for Status {
             | E::UnknownParameter { .. }
             | E::BadParameter { .. }
             | E::ContentSource { .. }
-            | E::MutableParameters
+            | E::Contradiction { .. }
             | E::UnknownTopology { .. }
             | E::NoSuchPool { .. }
             | E::Impossible { .. }
+            | E::Store(StoreError::Rejected { .. })
             | E::NegativeEntries => Code::InvalidArgument,
             E::NotFound { .. } => Code::NotFound,
             E::Differs { .. } => Code::AlreadyExists,
@@ -108,8 +115,8 @@ impl From<ControllerError> for Status {
             | E::Store(StoreError::Conflict { .. } | StoreError::AlreadyExists { .. }) => {
                 Code::Aborted
             }
-            // Never INTERNAL: sidecars take it as final although a volume may be half made.
-            E::NoPoolReady { .. } | E::Store(_) => Code::Unavailable,
+            // Never INTERNAL or PERMISSION_DENIED: sidecars take those as final although a volume may be half made.
+            E::NoPoolReady { .. } | E::Store(_) | E::Cluster { .. } => Code::Unavailable,
             E::Deadline { .. } => Code::DeadlineExceeded,
             E::NotServed { .. } => Code::Unimplemented,
         };

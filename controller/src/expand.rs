@@ -55,7 +55,8 @@ async fn grow<S: Store>(
     range: SizeRange,
     patience: Patience,
 ) -> Result<u64, ControllerError> {
-    let wanted = match volume::change(store, id, |volume| raise(volume, id, range)).await? {
+    let (step, _) = volume::change(store, id, |volume| raise(volume, id, range)).await?;
+    let wanted = match step {
         Step::Enough(bytes) => return Ok(bytes),
         Step::Asked(bytes) => bytes,
     };

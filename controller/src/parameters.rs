@@ -1,7 +1,7 @@
 //! Parameters of a StorageClass. One that is unknown is refused, because a wish that is not heard is worse than an error.
 
 use crate::error::ControllerError;
-use holdfast_api::{OnDeviceLoss, SplitVolumeSpec};
+use holdfast_api::{ClaimRef, OnDeviceLoss, SplitVolumeSpec};
 use std::collections::HashMap;
 
 const POOL: &str = "pool";
@@ -10,6 +10,9 @@ const HOLD_SECONDS: &str = "holdSeconds";
 const HOLD_SECONDS_DEFAULT: u32 = 60;
 /// Keys that the external provisioner adds for drivers that want them.
 const PROVISIONER_PREFIX: &str = "csi.storage.k8s.io/";
+const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
+const CLAIM_NAME: &str = "csi.storage.k8s.io/pvc/name";
+const PERSISTENT_VOLUME: &str = "csi.storage.k8s.io/pv/name";
 
 /// What a caller asks of a volume beside its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,12 @@ impl Parameters {
                 }
             }
         }
+        if parsed.on_device_loss == OnDeviceLoss::Fail && given.contains_key(HOLD_SECONDS) {
+            return Err(ControllerError::Contradiction {
+                name: HOLD_SECONDS,
+                why: format!("with {ON_DEVICE_LOSS} \"fail\" nothing is held"),
+            });
+        }
         Ok(parsed)
     }
 
@@ -60,6 +69,16 @@ impl Parameters {
             None
         }
     }
+}
+
+/// The claim that a volume is made for, where the provisioner says (`--extra-create-metadata`).
+pub(crate) fn claim(given: &HashMap<String, String>) -> Option<ClaimRef> {
+    let value = |key: &str| given.get(key).filter(|value| !value.is_empty()).cloned();
+    Some(ClaimRef {
+        namespace: value(CLAIM_NAMESPACE)?,
+        name: value(CLAIM_NAME)?,
+        persistent_volume: value(PERSISTENT_VOLUME).unwrap_or_default(),
+    })
 }
 
 fn pool(value: &str) -> Result<String, ControllerError> {
@@ -82,7 +101,7 @@ fn hold_seconds(value: &str) -> Result<u32, ControllerError> {
         .map_err(|_| bad(HOLD_SECONDS, value, "a whole number of seconds"))
 }
 
-fn bad(name: &'static str, value: &str, expected: &'static str) -> ControllerError {
+pub(crate) fn bad(name: &'static str, value: &str, expected: &'static str) -> ControllerError {
     ControllerError::BadParameter {
         name,
         value: value.to_owned(),

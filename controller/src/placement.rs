@@ -71,9 +71,14 @@ pub(crate) enum Readiness {
     /// Its node has not looked at it yet.
     Unknown,
     NotReady,
+    /// It is to have no new volumes.
+    Cordoned,
 }
 
 pub(crate) fn readiness(pool: &BlockPool) -> Readiness {
+    if pool.spec.cordoned {
+        return Readiness::Cordoned;
+    }
     match ready(pool).map(|ready| ready.status.as_str()) {
         Some("True") => Readiness::Ready,
         Some(_) => Readiness::NotReady,
@@ -160,6 +165,7 @@ pub(crate) fn describe(pools: &[BlockPool]) -> String {
         .map(|pool| match readiness(pool) {
             Readiness::Ready => format!("{} has {} bytes free", name(pool), free_bytes(pool)),
             Readiness::Unknown => format!("{} is not open yet", name(pool)),
+            Readiness::Cordoned => format!("{} is cordoned", name(pool)),
             Readiness::NotReady => {
                 let why = ready(pool).map_or("not ready", |ready| ready.message.as_str());
                 format!("{}: {why}", name(pool))

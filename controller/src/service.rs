@@ -1,12 +1,12 @@
 //! The controller service on the wire: each call goes to the file of its name.
 
 use crate::error::ControllerError;
-use crate::{Controller, capacity, create, delete, expand, list, validate};
+use crate::{Controller, capacity, create, delete, expand, list, modify, validate};
 use holdfast_proto::csi::v1 as csi;
 use holdfast_store::Store;
 use tonic::{Request, Response, Status};
 
-/// What the controller offers. Snapshots, clones and modification are not among it.
+/// What the controller offers. Snapshots and clones are not among it.
 fn capabilities() -> Vec<csi::ControllerServiceCapability> {
     use csi::controller_service_capability::{Rpc, Type, rpc};
     [
@@ -14,6 +14,7 @@ fn capabilities() -> Vec<csi::ControllerServiceCapability> {
         rpc::Type::ListVolumes,
         rpc::Type::GetCapacity,
         rpc::Type::ExpandVolume,
+        rpc::Type::ModifyVolume,
         rpc::Type::GetVolume,
         rpc::Type::VolumeCondition,
         rpc::Type::SingleNodeMultiWriter,
@@ -114,9 +115,10 @@ impl<S: Store> csi::controller_server::Controller for Controller<S> {
 
     async fn controller_modify_volume(
         &self,
-        _request: Request<csi::ControllerModifyVolumeRequest>,
+        request: Request<csi::ControllerModifyVolumeRequest>,
     ) -> Result<Response<csi::ControllerModifyVolumeResponse>, Status> {
-        not_served("ControllerModifyVolume")
+        let answer = modify::modify(self, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn create_snapshot(

@@ -1,9 +1,8 @@
 //! ValidateVolumeCapabilities: what cannot be confirmed is an answer, not an error.
 
-use crate::Controller;
 use crate::error::ControllerError;
 use crate::parameters::Parameters;
-use crate::volume;
+use crate::{Controller, limits, volume};
 use holdfast_api::SplitVolume;
 use holdfast_csi::check_capabilities;
 use holdfast_proto::csi::v1::validate_volume_capabilities_response::Confirmed;
@@ -56,14 +55,23 @@ fn objection(volume: &SplitVolume, request: &ValidateVolumeCapabilitiesRequest) 
     if let Some((key, value)) = request.volume_context.iter().find(foreign) {
         return Some(format!("volume_context {key}={value} is not the volume's"));
     }
-    if !request.mutable_parameters.is_empty() {
-        return Some(ControllerError::MutableParameters.to_string());
+    difference(volume, request).unwrap_or_else(|error| Some(error.to_string()))
+}
+
+/// In what the volume differs from the parameters given; where none are given, nothing is asked.
+fn difference(
+    volume: &SplitVolume,
+    request: &ValidateVolumeCapabilitiesRequest,
+) -> Result<Option<String>, ControllerError> {
+    if !request.parameters.is_empty() {
+        let parameters = Parameters::parse(&request.parameters)?;
+        if let Some(difference) = parameters.difference(&volume.spec) {
+            return Ok(Some(difference));
+        }
     }
-    if request.parameters.is_empty() {
-        return None;
-    }
-    match Parameters::parse(&request.parameters) {
-        Err(error) => Some(error.to_string()),
-        Ok(parameters) => parameters.difference(&volume.spec),
-    }
+    let qos = limits::parse(&request.mutable_parameters)?;
+    Ok(match qos {
+        None => None,
+        asked => limits::difference(asked, volume.spec.qos),
+    })
 }

@@ -36,18 +36,18 @@ pub(crate) async fn require<S: Store>(store: &S, id: &str) -> Result<SplitVolume
         })
 }
 
-/// Changes a volume that must exist. The agent writes the same object, so a lost race is run again with what is there now; it
+/// Changes a volume that must exist; returns what `change` answers and the generation that has it. The agent writes the same object, so a lost race is run again with what is there now; it
 /// ends because each round lost was won by a write of the agent, which writes only when something changed.
 pub(crate) async fn change<S: Store, T>(
     store: &S,
     id: &str,
     change: impl Fn(&mut SplitVolume) -> Result<T, ControllerError>,
-) -> Result<T, ControllerError> {
+) -> Result<(T, i64), ControllerError> {
     loop {
         let mut volume = require(store, id).await?;
         let answer = change(&mut volume)?;
         match store.update(volume).await {
-            Ok(_) => return Ok(answer),
+            Ok(written) => return Ok((answer, written.metadata.generation.unwrap_or(0))),
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -65,6 +65,15 @@ pub(crate) fn is_deleting(volume: &SplitVolume) -> bool {
 
 pub(crate) fn is_allocated(volume: &SplitVolume) -> bool {
     is_true(conditions_of(volume), conditions::ALLOCATED)
+}
+
+/// Its node has acted on this generation of the spec.
+pub(crate) fn has_seen(volume: &SplitVolume, generation: i64) -> bool {
+    let seen = volume
+        .status
+        .as_ref()
+        .map(|status| status.observed_generation);
+    seen.is_some_and(|seen| seen >= generation)
 }
 
 /// Bytes on the drive; before there are any, the bytes that were asked for.
@@ -89,6 +98,19 @@ pub(crate) fn conditions_of(volume: &SplitVolume) -> &[Condition] {
         .status
         .as_ref()
         .map_or(&[], |status| &status.conditions)
+}
+
+/// One word for where the volume stands, for people and their graphs.
+pub(crate) fn phase(volume: &SplitVolume) -> &'static str {
+    if is_deleting(volume) {
+        "deleting"
+    } else if is_allocated(volume) {
+        "allocated"
+    } else if refusal(volume).is_some() {
+        "refused"
+    } else {
+        "pending"
+    }
 }
 
 /// What a later caller needs to know of the volume without asking us.

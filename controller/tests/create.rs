@@ -5,8 +5,8 @@ mod common;
 
 use common::{House, LONG, MIB, NODE, SHORT, capability, parameters, range, say, wish};
 use holdfast_api::{
-    BlockPool, NODE_FINALIZER, OnDeviceLoss, SplitVolume, SplitVolumeSpec, SplitVolumeStatus,
-    TOPOLOGY_KEY, conditions, quantity, reasons,
+    BlockPool, ClaimRef, NODE_FINALIZER, OnDeviceLoss, Qos, SplitVolume, SplitVolumeSpec,
+    SplitVolumeStatus, TOPOLOGY_KEY, conditions, quantity, reasons,
 };
 use holdfast_proto::csi::v1::volume_capability::access_mode::Mode;
 use holdfast_proto::csi::v1::{CreateVolumeRequest, Topology, TopologyRequirement};
@@ -39,10 +39,13 @@ async fn volume_is_made_as_asked_and_described_by_its_answer() {
     let asked = CreateVolumeRequest {
         parameters: parameters(&[
             ("pool", "p1"),
-            ("onDeviceLoss", "fail"),
+            ("onDeviceLoss", "hold"),
             ("holdSeconds", "7"),
             ("csi.storage.k8s.io/pvc/name", "claim"),
+            ("csi.storage.k8s.io/pvc/namespace", "db"),
+            ("csi.storage.k8s.io/pv/name", "pvc-1"),
         ]),
+        mutable_parameters: parameters(&[("iops", "500"), ("bps", "100Mi")]),
         ..wish("pvc-1", 64 * MIB)
     };
     let volume = house.create(asked).await.unwrap();
@@ -54,9 +57,21 @@ async fn volume_is_made_as_asked_and_described_by_its_answer() {
     let stored = house.stored("pvc-1").await.unwrap();
     let finalizers = stored.metadata.finalizers.unwrap();
     assert_eq!(finalizers, [NODE_FINALIZER]);
-    assert_eq!(stored.spec.on_device_loss, OnDeviceLoss::Fail);
+    assert_eq!(stored.spec.on_device_loss, OnDeviceLoss::Hold);
     assert_eq!(stored.spec.hold_seconds, 7);
     assert_eq!(stored.spec.size, quantity(64 * MIB));
+    let claim = ClaimRef {
+        namespace: "db".to_owned(),
+        name: "claim".to_owned(),
+        persistent_volume: "pvc-1".to_owned(),
+    };
+    assert_eq!(stored.spec.claim, Some(claim));
+    let limits = Qos {
+        iops: Some(500),
+        bps: Some(100 * MIB),
+        ..Default::default()
+    };
+    assert_eq!(stored.spec.qos, Some(limits));
 }
 
 #[tokio::test]
@@ -84,9 +99,14 @@ async fn same_name_with_another_wish_already_exists() {
         capacity_range: range(MIB, 32 * MIB),
         ..wish("a", 0)
     };
+    let slow = CreateVolumeRequest {
+        mutable_parameters: parameters(&[("iops", "1")]),
+        ..wish("a", 64 * MIB)
+    };
     let cases = [
         (wish("a", 65 * MIB), "67108864 bytes"),
         (limited, "67108864 bytes"),
+        (slow, "no limits"),
         (with(&[("pool", "p2")]), "p2"),
         (with(&[("onDeviceLoss", "fail")]), "onDeviceLoss"),
         (with(&[("holdSeconds", "61")]), "holdSeconds"),
@@ -97,6 +117,21 @@ async fn same_name_with_another_wish_already_exists() {
         assert_eq!(status.code(), Code::AlreadyExists, "{status}");
         assert!(status.message().contains(word), "{status}");
     }
+}
+
+#[tokio::test]
+async fn cordoned_pool_gets_no_volumes_and_keeps_those_it_has() {
+    let house = House::with_pools(&[("p1", NODE, 64 * MIB), ("p2", NODE, 32 * MIB)]).await;
+    house.create(wish("a", MIB)).await.unwrap();
+    house.cordon("p1").await;
+    house.create(wish("b", MIB)).await.unwrap();
+    assert_eq!(house.stored("b").await.unwrap().spec.pool, "p2");
+    house.cordon("p2").await;
+    let status = house.create(wish("c", MIB)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("p1 is cordoned"), "{status}");
+    assert_eq!(house.stored("c").await, None);
+    assert_eq!(house.create(wish("a", MIB)).await.unwrap().volume_id, "a");
 }
 
 #[tokio::test]

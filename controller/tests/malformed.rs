@@ -8,11 +8,11 @@ use holdfast_proto::csi::v1::controller_server::Controller as _;
 use holdfast_proto::csi::v1::volume_capability::access_mode::Mode;
 use holdfast_proto::csi::v1::volume_capability::{AccessType, BlockVolume};
 use holdfast_proto::csi::v1::{
-    CapacityRange, ControllerExpandVolumeRequest, ControllerModifyVolumeRequest,
-    ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest, CreateSnapshotRequest,
-    CreateVolumeRequest, DeleteSnapshotRequest, GetCapacityRequest, GetSnapshotRequest,
-    ListSnapshotsRequest, Topology, TopologyRequirement, ValidateVolumeCapabilitiesRequest,
-    VolumeCapability, VolumeContentSource, volume_content_source,
+    CapacityRange, ControllerExpandVolumeRequest, ControllerPublishVolumeRequest,
+    ControllerUnpublishVolumeRequest, CreateSnapshotRequest, CreateVolumeRequest,
+    DeleteSnapshotRequest, GetCapacityRequest, GetSnapshotRequest, ListSnapshotsRequest, Topology,
+    TopologyRequirement, ValidateVolumeCapabilitiesRequest, VolumeCapability, VolumeContentSource,
+    volume_content_source,
 };
 use std::collections::HashMap;
 use tonic::{Code, Request, Status};
@@ -88,15 +88,19 @@ async fn malformed_create_is_invalid_and_makes_nothing() {
         (with_parameters(&[("onDeviceLoss", "Hold")]), "hold or fail"),
         (with_parameters(&[("holdSeconds", "-1")]), "holdSeconds"),
         (with_parameters(&[("holdSeconds", "soon")]), "soon"),
+        (
+            with_parameters(&[("onDeviceLoss", "fail"), ("holdSeconds", "9")]),
+            "holdSeconds makes no sense",
+        ),
         (with_source(Some(snapshot)), "a snapshot"),
         (with_source(Some(clone)), "another volume"),
         (with_source(None), "unknown kind"),
         (
             CreateVolumeRequest {
-                mutable_parameters: parameters(&[("iops", "1")]),
+                mutable_parameters: parameters(&[("speed", "1")]),
                 ..wish("a", MIB)
             },
-            "mutable_parameters",
+            "known are iops, iopsBurst, bps, bpsBurst",
         ),
         (
             CreateVolumeRequest {
@@ -220,10 +224,6 @@ async fn call_that_is_not_offered_is_unimplemented_and_says_so() {
                 ControllerUnpublishVolumeRequest::default(),
             ))
             .await,
-        ),
-        refused(
-            on.controller_modify_volume(Request::new(ControllerModifyVolumeRequest::default()))
-                .await,
         ),
         refused(
             on.create_snapshot(Request::new(CreateSnapshotRequest::default()))

@@ -114,6 +114,9 @@ async fn capacity_honours_node_pool_and_capabilities() {
     house.create(wish("a", 10 * MIB)).await.unwrap();
     let left = capacity(&house, node("n1")).await;
     assert_eq!(left.available_capacity, 86 << 20);
+    house.cordon("p1").await;
+    let left = capacity(&house, node("n1")).await;
+    assert_eq!(left.available_capacity, 32 << 20);
 }
 
 async fn objection(house: &House, request: ValidateVolumeCapabilitiesRequest) -> Option<String> {
@@ -160,7 +163,7 @@ async fn capabilities_are_confirmed_only_where_all_is_served() {
         (foreign, "pool=p2"),
         (other, "onDeviceLoss"),
         (unknown, "speed"),
-        (mutable, "mutable"),
+        (mutable, "no limits"),
     ];
     for (request, word) in cases {
         let message = objection(&house, request).await.unwrap();
@@ -173,5 +176,5 @@ async fn what_is_offered_is_what_is_served() {
     let house = House::with_pools(&[]).await;
     let request = Request::new(ControllerGetCapabilitiesRequest {});
     let answer = house.controller.controller_get_capabilities(request).await;
-    assert_eq!(answer.unwrap().get_ref().capabilities.len(), 7);
+    assert_eq!(answer.unwrap().get_ref().capabilities.len(), 8);
 }

@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use holdfast_api::{
-    BlockPool, BlockPoolSpec, BlockPoolStatus, SplitVolume, SplitVolumeStatus, Time, Verdict,
-    VolumeSession, VolumeSessionSpec, conditions, parse_quantity, reasons, set_condition,
+    BlockPool, BlockPoolSpec, BlockPoolStatus, NODE_FINALIZER, SplitVolume, SplitVolumeSpec,
+    SplitVolumeStatus, Time, Verdict, VolumeSession, VolumeSessionSpec, conditions, parse_quantity,
+    quantity, reasons, set_condition,
 };
 use holdfast_controller::{Controller, ControllerConfig};
 use holdfast_proto::csi::v1::controller_server::Controller as _;
@@ -155,6 +156,37 @@ impl House {
         };
         let session = VolumeSession::new(volume, spec);
         self.store.create(session).await.unwrap();
+    }
+
+    /// A volume that its node has not seen.
+    pub(crate) async fn put_volume(&self, name: &str) {
+        let spec = SplitVolumeSpec {
+            node_name: NODE.to_owned(),
+            pool: "p1".to_owned(),
+            size: quantity(MIB),
+            ..Default::default()
+        };
+        let mut volume = SplitVolume::new(name, spec);
+        volume.metadata.finalizers = Some(vec![NODE_FINALIZER.to_owned()]);
+        self.store.create(volume).await.unwrap();
+    }
+
+    pub(crate) async fn cordon(&self, pool: &str) {
+        // The agent may write its status meanwhile.
+        loop {
+            let mut pool: BlockPool = self.store.get(pool).await.unwrap().unwrap();
+            pool.spec.cordoned = true;
+            match self.store.update(pool).await {
+                Ok(_) => return,
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// From now on calls wait as long as it takes.
+    pub(crate) fn be_patient(&mut self) {
+        self.controller = Controller::new(self.store.clone(), ControllerConfig { wait: LONG });
     }
 
     pub(crate) async fn stored(&self, id: &str) -> Option<SplitVolume> {

@@ -1,0 +1,106 @@
+//! What a controller does in a cluster beside answering calls: it removes volumes nobody wants and finishes what a lost node
+//! cannot. Of several replicas one does it, the holder of the Lease.
+
+mod departed;
+mod elector;
+mod garbage;
+mod nodes;
+
+pub use elector::LeaseTimes;
+
+use crate::metrics::ControllerMetrics;
+use departed::Departed;
+use elector::Elector;
+use garbage::Sweeper;
+use holdfast_store::Store;
+use kube::Client;
+use std::future::Future;
+use std::time::Duration;
+
+/// How the loops behave.
+#[derive(Debug, Clone)]
+pub struct LoopsConfig {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Who this process is among its replicas: no two may share it.
+    pub identity: String,
+    /// How leadership is kept and lost.
+    pub lease: LeaseTimes,
+    /// How garbage is looked for.
+    pub garbage: GarbageConfig,
+    /// When a node is taken for lost.
+    pub node_loss: NodeLossConfig,
+}
+
+/// How volumes are found that nobody wants.
+#[derive(Debug, Clone)]
+pub struct GarbageConfig {
+    /// Time between two passes. A volume must be found twice before it is deleted.
+    pub interval: Duration,
+    /// A younger volume is never garbage: its PersistentVolume may be on its way.
+    pub grace: Duration,
+    /// Only tell what would be deleted.
+    pub dry_run: bool,
+}
+
+/// When a node is gone for good.
+#[derive(Debug, Clone)]
+pub struct NodeLossConfig {
+    /// How long its Node object must be absent. An annotation or the out-of-service taint needs no waiting.
+    pub grace: Duration,
+    /// Time between two looks where nothing changes.
+    pub interval: Duration,
+}
+
+impl Default for GarbageConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            grace: Duration::from_secs(900),
+            dry_run: false,
+        }
+    }
+}
+
+impl Default for NodeLossConfig {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(600),
+            interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Runs the loops while this process leads, until `shutdown` completes; then gives leadership up, so that another replica need not
+/// wait for it to expire.
+pub async fn run_loops<S: Store>(
+    client: Client,
+    store: S,
+    metrics: ControllerMetrics,
+    config: LoopsConfig,
+    shutdown: impl Future<Output = ()>,
+) {
+    let elector = Elector::new(&client, &config, metrics.clone());
+    let work = || {
+        let sweeper = Sweeper::new(
+            store.clone(),
+            client.clone(),
+            metrics.clone(),
+            config.garbage.clone(),
+        );
+        let departed = Departed::new(
+            store.clone(),
+            client.clone(),
+            metrics.clone(),
+            config.node_loss.clone(),
+        );
+        async {
+            tokio::join!(sweeper.run(), departed.run());
+        }
+    };
+    tokio::select! {
+        () = elector.lead(work) => {}
+        () = shutdown => {}
+    }
+    elector.resign().await;
+}
