@@ -288,10 +288,15 @@ impl Core {
 
     fn publish(&mut self) {
         while let Some(id) = self.touched.pop() {
-            self.with(id, |ring| {
-                ring.touched = false;
-                ring.publish();
-            });
+            let Some(ring) = self.rings.get_mut(id) else {
+                continue;
+            };
+            ring.touched = false;
+            ring.go_on_again(&mut self.slots, &mut self.driver);
+            ring.publish();
+            if ring.is_free_again() {
+                self.heat(id);
+            }
             self.end_if_over(id);
         }
     }

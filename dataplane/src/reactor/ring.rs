@@ -1,10 +1,12 @@
 //! A ring while a reactor serves it: requests in, answers out, and what is left to do when it must stop.
 
+mod again;
 mod drive;
 mod setup;
 mod submit;
 mod throttle;
 
+use self::again::Again;
 pub(crate) use self::setup::{Disk, RingSetup};
 use self::submit::submit;
 use self::throttle::Throttle;
@@ -50,6 +52,7 @@ pub(super) struct Ring {
     /// Since when a hot ring has been empty.
     pub(super) empty_since: Option<Instant>,
     drain: Drain,
+    again: Again,
     throttle: Throttle,
     /// Serving it failed in a way that is a bug of ours, or its memory has vanished.
     given_up: bool,
@@ -103,6 +106,7 @@ impl Ring {
             touched: false,
             empty_since: None,
             drain: Drain::default(),
+            again: Again::default(),
             throttle: Throttle::default(),
             given_up: false,
         };
@@ -114,7 +118,7 @@ impl Ring {
             Presence::Lost(until) => ring.lost_until = until,
             Presence::Sound => {}
         }
-        ring.tell_of_replays();
+        ring.expect_replays();
         Ok(ring)
     }
 
@@ -122,6 +126,9 @@ impl Ring {
     pub(super) fn serve(&mut self, id: RingId, slots: &mut Slots, driver: &mut Driver) -> Found {
         if self.is_parked() {
             return Found::Nothing;
+        }
+        if !self.again.is_idle() {
+            return self.serve_again(id, slots, driver);
         }
         let limited = self.account.meter().is_limited();
         for taken in 0..BATCH {
@@ -135,9 +142,7 @@ impl Ring {
                     if limited {
                         self.use_place(slots.request(slot).moves_bytes(), slots.now_ns());
                     }
-                    crash_point!("dispatch.before");
                     self.dispatch(slot, token, slots, driver);
-                    crash_point!("dispatch.after");
                 }
                 Ok(false) if taken == 0 => return Found::Nothing,
                 Ok(false) => return Found::Some,
@@ -152,6 +157,7 @@ impl Ring {
 
     /// Hands one request to the device, or answers it if no device is needed.
     fn dispatch(&mut self, slot: u32, token: Token, slots: &mut Slots, driver: &mut Driver) {
+        crash_point!("dispatch.before");
         let request = slots.request(slot);
         match request.kind() {
             Kind::GetId => {
@@ -164,6 +170,7 @@ impl Ring {
                 None => self.wait_for_drive(slot, token, slots),
             },
         }
+        crash_point!("dispatch.after");
     }
 
     /// The device is done with a request: it is answered, made durable first, or put by.
@@ -212,6 +219,7 @@ impl Ring {
         crash_point!("answer.finished");
         self.queue.push(head, used_len);
         slots.free(slot);
+        self.again.ended(slot);
         if older {
             self.drain.one_less();
         }
@@ -346,9 +354,10 @@ impl Ring {
         self.account.tally(self.index)
     }
 
-    fn tell_of_replays(&self) {
+    fn expect_replays(&mut self) {
         let requests = self.queue.replays() as u64;
         if requests > 0 {
+            self.again.expect();
             self.tally().replayed(requests);
             self.account.tell(ExportChange::Replayed { requests });
         }

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) flushing: bool,
     /// When the reactor looked at the ring and found it.
     taken_at_ns: u64,
+    /// Its place in the order in which the reactor took requests.
+    order: u64,
 }
 
 /// All requests of a reactor. Grows to the largest number that was ever under way, which the rings' sizes bound.
@@ -29,6 +31,8 @@ pub(super) struct Slots {
     free: Vec<u32>,
     /// When this turn of the reactor began: one look at the clock for all that is taken and answered in it.
     now_ns: u64,
+    /// Requests taken so far.
+    taken: u64,
     /// Completions that belonged to nothing; anything but 0 is a bug below.
     pub(super) stale: u64,
 }
@@ -46,6 +50,7 @@ impl Slots {
             request: Request::new(),
             flushing: false,
             taken_at_ns: 0,
+            order: 0,
         });
         self.free.push(slot);
         slot
@@ -59,7 +64,19 @@ impl Slots {
         entry.ring = Some(ring);
         entry.flushing = false;
         entry.taken_at_ns = self.now_ns;
+        entry.order = self.taken;
+        self.taken += 1;
         Token(u64::from(entry.generation) << 32 | u64::from(slot))
+    }
+
+    /// A request is to be done from its beginning.
+    pub(super) fn begin_again(&mut self, slot: u32) {
+        self.slots[slot as usize].flushing = false;
+    }
+
+    /// The place of a request in the order in which requests were taken.
+    pub(super) fn order(&self, slot: u32) -> u64 {
+        self.slots[slot as usize].order
     }
 
     /// A turn of the reactor begins.

@@ -29,7 +29,7 @@ impl Ring {
                 Ok(channel) => {
                     self.channel = Some(channel);
                     self.lost_until = None;
-                    self.go_on(slots, driver);
+                    self.go_on(slots);
                 }
                 Err(error) => {
                     tracing::error!(export = %self.export, queue = self.index, %error,
@@ -40,6 +40,7 @@ impl Ring {
                 // What is still with the old device keeps that open until it has ended.
                 self.channel = None;
                 self.lost_until = until;
+                self.parked.extend(self.again.take_waiting());
                 if until.is_none() {
                     self.fail_parked(slots);
                 }
@@ -49,13 +50,13 @@ impl Ring {
     }
 
     /// The same drive is back: what waited is done in the order it came.
-    fn go_on(&mut self, slots: &mut Slots, driver: &mut Driver) {
-        for (slot, token) in std::mem::take(&mut self.parked) {
-            if let Some((_, _, entry)) = slots.find(token) {
-                entry.flushing = false;
-                self.dispatch(slot, token, slots, driver);
-            }
-        }
+    fn go_on(&mut self, slots: &mut Slots) {
+        let mut all = self.again.take_waiting();
+        all.extend(std::mem::take(&mut self.parked));
+        all.iter().for_each(|(slot, _)| slots.begin_again(*slot));
+        all.make_contiguous()
+            .sort_by_key(|(slot, _)| slots.order(*slot));
+        self.again.set_waiting(all);
     }
 
     fn fail_parked(&mut self, slots: &mut Slots) {
@@ -80,16 +81,26 @@ impl Ring {
     /// A request that waits, for the drive or for the verdict on it. One of a ring that stops is left to a successor;
     /// without an in-flight region there is none, and it fails.
     pub(super) fn put_by(&mut self, slot: u32, token: Token, slots: &mut Slots) {
+        self.again.ended(slot);
         if !self.drain.is_stopping() {
             if self.follow_memory(slot, slots) {
                 self.parked.push((slot, token));
             }
-        } else if self.queue.forget(slots.request(slot).head()) {
-            slots.request(slot).reset();
-            slots.free(slot);
+        } else if self.leave(slot, slots) {
+            self.leave_waiting(slots);
         } else {
             self.answer(slot, Status::IoErr, slots);
         }
+    }
+
+    /// Leaves a request to a successor; false if there will be none.
+    pub(super) fn leave(&mut self, slot: u32, slots: &mut Slots) -> bool {
+        let left = self.queue.forget(slots.request(slot).head());
+        if left {
+            slots.request(slot).reset();
+            slots.free(slot);
+        }
+        left
     }
 
     /// Guest memory has changed: what waits must not keep the old one, for the session waits for its end and can bring
@@ -98,6 +109,9 @@ impl Ring {
         let mut parked = std::mem::take(&mut self.parked);
         parked.retain(|(slot, _)| self.follow_memory(*slot, slots));
         self.parked = parked;
+        let mut waiting = self.again.take_waiting();
+        waiting.retain(|(slot, _)| self.follow_memory(*slot, slots));
+        self.again.set_waiting(waiting);
     }
 
     /// Reads a request that no device has again, if guest memory has changed since. False, and it is gone, if that has
