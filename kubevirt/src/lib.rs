@@ -19,10 +19,20 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod claims;
 mod domain;
+mod error;
+mod gate;
 mod hook;
+mod launcher;
+mod machine;
+mod publish;
 mod volumes;
 
 pub use domain::{DomainError, rewrite};
+pub use error::ClusterError;
+pub use gate::run_gate;
 pub use hook::serve_hook;
+pub use machine::{Machine, MachineSpec, machine_resource};
+pub use publish::{PublishGate, Refusal};
 pub use volumes::{VOLUMES_ANNOTATION, Volumes, VolumesError};
