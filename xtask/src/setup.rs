@@ -1,6 +1,7 @@
-//! Makes a machine ready for guests: what is there stays, what is missing is installed or fetched.
+//! Makes a machine ready for the tests: what is there stays, what is missing is installed or fetched.
 
 mod apt;
+mod go;
 mod sources;
 
 use crate::say::Step;
@@ -10,8 +11,6 @@ use holdfast_guest::kit::{self, Kit};
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The CSI conformance suite, built from its module.
-const SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.4.0";
 /// Files of this machine, and the Debian package that brings each.
 const TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/qemu-storage-daemon", "qemu-utils"),
@@ -25,7 +24,7 @@ const FUZZ: &str = "cargo-fuzz@0.13.2";
 /// Does all of it; what cannot be done is an error that names the remedy.
 pub(crate) fn run() -> anyhow::Result<()> {
     guests()?;
-    sanity()?;
+    go::programs()?;
     fuzz()
 }
 
@@ -107,28 +106,6 @@ fn busybox() -> anyhow::Result<()> {
     let step = Step::begin("fetch busybox for guests");
     Apt::new()?.unpack("busybox-static", &kit::busybox_folder())?;
     step.done("unpacked");
-    Ok(())
-}
-
-/// The conformance suite needs Go. Without Go its tests count as skipped, and say so.
-fn sanity() -> anyhow::Result<()> {
-    let folder = kit::cache().join("bin");
-    if folder.join("csi-sanity").exists() {
-        return Ok(());
-    }
-    let step = Step::begin("build csi-sanity with Go");
-    let built = Command::new("go")
-        .args(["install", SANITY])
-        .env("GOBIN", &folder)
-        .env("GOTOOLCHAIN", "local")
-        .output();
-    match built {
-        Err(_) => step.done("skipped: Go is missing; install Go 1.24 or newer to run it"),
-        Ok(output) => {
-            check(&output, &format!("go install {SANITY}"))?;
-            step.done("built");
-        }
-    }
     Ok(())
 }
 

@@ -44,6 +44,8 @@ fn checks() -> Vec<Check> {
                 "holdfast-house",
                 "--exclude",
                 "holdfast-guest",
+                "--exclude",
+                "holdfast-cluster",
             ],
         ),
         // They need the host's loop devices and root, so a plain `cargo test` leaves them out.
@@ -65,6 +67,10 @@ fn checks() -> Vec<Check> {
         Check::new(
             "guests",
             &["test", "--package", "holdfast-guest", "--no-fail-fast"],
+        ),
+        Check::new(
+            "cluster",
+            &["test", "--package", "holdfast-cluster", "--no-fail-fast"],
         ),
     ];
     checks.push(Check::fuzz("ring", &["corpus/ring", "seeds/ring"]));

@@ -15,10 +15,12 @@
 
 mod daemon;
 pub mod kit;
+mod kubelet;
 mod plane;
 pub mod runner;
 mod wait;
 
 pub use daemon::Daemon;
+pub use kubelet::{Kubelet, ensure_node};
 pub use plane::Plane;
 pub use wait::until;

@@ -1,6 +1,6 @@
 module holdfast.dev/tests/cluster/tools/csi
 
-go 1.26.8
+go 1.26.0
 
 replace k8s.io/cli-runtime => k8s.io/cli-runtime v0.37.1
 

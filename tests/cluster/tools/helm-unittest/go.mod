@@ -1,6 +1,6 @@
 module holdfast.dev/tests/cluster/tools/helm-unittest
 
-go 1.26.8
+go 1.26.0
 
 replace github.com/vmware-labs/yaml-jsonpath v0.3.2 => github.com/helm-unittest/yaml-jsonpath v0.4.0
 
