@@ -164,7 +164,8 @@ impl Driver {
         self.collect(events)
     }
 
-    /// As [`Driver::poll`], but blocks until at least one event or the timeout (`None`: no timeout).
+    /// As [`Driver::poll`], but blocks until at least one event or the timeout (`None`: no timeout). What is there without
+    /// blocking is returned first; what is queued then is submitted by the next call, together with what follows from it.
     ///
     /// # Errors
     /// [`BdevError::Driver`] if the kernel refuses the wait point; it will not recover.
@@ -182,7 +183,7 @@ impl Driver {
             self.collect(events)?;
             let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if !events.is_empty() || late() {
-                return self.flush();
+                return Ok(());
             }
             let until = [deadline, self.core.next_due()].into_iter().flatten().min();
             self.sleep(until)?;
@@ -218,8 +219,12 @@ impl Driver {
         }
     }
 
-    /// Hands a storage request to the kernel or a worker.
-    pub(crate) fn start(&mut self, transfer: Transfer) {
+    /// Hands a storage request to the kernel or a worker, or serves it if it is a copy between memory and memory.
+    pub(crate) fn start(&mut self, mut transfer: Transfer) {
+        if transfer.is_a_copy() {
+            let status = workers::serve(&mut transfer);
+            return self.core.complete(transfer.token(), status);
+        }
         match &mut self.backend {
             Backend::Uring(ring) => ring.start(transfer),
             Backend::Threads(threads) => threads.start(transfer),
@@ -263,7 +268,8 @@ impl Driver {
         Ok(())
     }
 
-    fn in_flight(&self) -> usize {
+    /// Requests in the kernel or with a worker, or on their way there.
+    pub fn in_flight(&self) -> usize {
         match &self.backend {
             Backend::Uring(ring) => ring.in_flight(),
             Backend::Threads(threads) => threads.in_flight(),

@@ -20,6 +20,8 @@ pub(crate) struct Medium {
     pub(crate) address_align: usize,
     /// Buffer lengths must be multiples of this.
     pub(crate) length_align: usize,
+    /// The medium is memory: a plain call is a copy and ends before anybody else could have been asked.
+    pub(crate) memory: bool,
 }
 
 impl Medium {
@@ -104,6 +106,13 @@ impl Transfer {
 
     pub(crate) fn fd(&self) -> RawFd {
         self.lane.medium.fd.as_raw_fd()
+    }
+
+    /// True if the reactor itself makes the calls. io_uring has no way to try such a medium without blocking and would
+    /// hand every request to a kernel thread, which costs many times the copy.
+    pub(crate) fn is_a_copy(&self) -> bool {
+        let plain = matches!(self.route, Route::Direct | Route::Sync);
+        self.lane.medium.memory && plain && self.io.len() <= COPY_MAX
     }
 
     /// True if [`Transfer::call`] may be asked. False if all bounce buffers of the lane are taken: then the
@@ -272,6 +281,8 @@ fn piece(left: u64) -> usize {
 
 /// The kernel takes no longer arrays (IOV_MAX).
 const IOVECS_MAX: usize = 1024;
+/// Longer copies would keep other guests of the reactor waiting, about 30 us at most as it is.
+const COPY_MAX: u64 = 256 << 10;
 /// Longer buffers are moved in several calls; a multiple of every alignment.
 const CALL_MAX: usize = 1 << 30;
 /// Calls that were interrupted are made again this often in a row.

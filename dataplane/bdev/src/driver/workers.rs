@@ -1,4 +1,4 @@
-//! Worker threads that make the storage calls of one driver where io_uring is forbidden.
+//! Storage calls that block: worker threads make them where io_uring is forbidden, a reactor where they are copies.
 #![allow(unsafe_code)] // System calls on the buffers of requests.
 
 use super::inbox::Inbox;
@@ -103,7 +103,8 @@ fn work(queue: &Queue, inbox: &Inbox) {
     }
 }
 
-fn serve(transfer: &mut Transfer) -> IoStatus {
+/// Makes all calls of a request, on the calling thread.
+pub(super) fn serve(transfer: &mut Transfer) -> IoStatus {
     if !transfer.is_ready(None) {
         return IoStatus::Failed(libc::ENOBUFS);
     }

@@ -11,6 +11,7 @@ fn lane(address_align: usize) -> Arc<Lane> {
         fd,
         address_align,
         length_align: 1,
+        memory: false,
     })))
 }
 

@@ -13,6 +13,7 @@ pub(super) struct Geometry {
     pub(super) info: Info,
     pub(super) direct: bool,
     align: Align,
+    memory: bool,
 }
 
 /// What O_DIRECT demands, in bytes.
@@ -33,6 +34,7 @@ impl Geometry {
             fd,
             address_align: self.align.address as usize,
             length_align: self.align.offset as usize,
+            memory: self.memory,
         }
     }
 }
@@ -86,7 +88,14 @@ pub(super) fn find(
         info,
         direct: direct.is_some(),
         align,
+        memory: !opened.is_device && is_memory(&opened.fd),
     })
+}
+
+/// A file of tmpfs or ramfs. Other file systems without non-blocking calls may block, so they are not called directly.
+fn is_memory(fd: &OwnedFd) -> bool {
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    rustix::fs::fstatfs(fd).is_ok_and(|fs| [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.f_type))
 }
 
 /// The size of a file, or of the medium of a device.
