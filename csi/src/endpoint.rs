@@ -95,7 +95,7 @@ pub struct BoundEndpoint {
 
 /// The socket's file. Removed with the value, unless a successor has put its own there.
 #[derive(Debug)]
-struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     /// Device and inode: the file at the path is ours only while they match.
     identity: (u64, u64),
@@ -151,13 +151,21 @@ impl BoundEndpoint {
         router: Router,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EndpointError> {
+        let path = self.file.path.clone();
+        let (_file, incoming) = self.into_incoming();
         let result = router
-            .serve_with_incoming_shutdown(UnixListenerStream::new(self.listener), shutdown)
+            .serve_with_incoming_shutdown(incoming, shutdown)
             .await;
         result.map_err(|error| EndpointError::Serve {
-            path: self.file.path.clone(),
+            path,
             cause: root(&error),
         })
+    }
+
+    /// The callers as they come, for a server with layers around its services. The socket goes when its file is dropped.
+    #[must_use]
+    pub fn into_incoming(self) -> (SocketFile, UnixListenerStream) {
+        (self.file, UnixListenerStream::new(self.listener))
     }
 }
 

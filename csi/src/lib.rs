@@ -29,6 +29,6 @@ mod operations;
 pub use capability::{Access, Mode, check_capabilities, check_capability};
 pub use capacity::{SizeRange, check_capacity};
 pub use client::connect;
-pub use endpoint::{BoundEndpoint, EndpointError, serve};
+pub use endpoint::{BoundEndpoint, EndpointError, SocketFile, serve};
 pub use identity::{Identity, PluginCapabilities};
 pub use operations::{OperationGuard, Operations};
