@@ -1,9 +1,10 @@
-//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench | bench-ring`.
+//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench | bench-ring | deploy`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bench;
 mod demo;
+mod deploy;
 mod say;
 mod setup;
 mod soak;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Args),
     /// Measure what each stage of a request costs.
     BenchRing(bench::Args),
+    /// Write the manifests in deploy/ anew, from the Helm chart and the kinds.
+    Deploy,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Bench(args) => bench::run(&args),
         Command::BenchRing(args) => bench::ring(&args),
+        Command::Deploy => deploy::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

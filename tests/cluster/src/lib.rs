@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod chart;
 mod daemon;
 pub mod kit;
 mod kubelet;
