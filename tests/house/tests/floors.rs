@@ -107,6 +107,7 @@ const BASEMENT: &[&str] = &[
     "holdfast-soak",
     "holdfast-bench",
     "holdfast-cluster",
+    "holdfast-kubevirt-tests",
     "xtask",
 ];
 

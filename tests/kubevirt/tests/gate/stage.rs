@@ -1,0 +1,338 @@
+//! A namespace with KubeVirt's kinds, claims, machines and pods, and the loop under test.
+
+use anyhow::{Context, bail};
+use holdfast_cluster::{Plane, until};
+use holdfast_kubevirt::{PublishGate, Refusal, machine_resource, run_gate};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams,
+};
+use kube::{Client, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// There is no kubelet that would mind.
+const NODE: &str = "node-of-gate-tests";
+const ANNOTATION: &str = "holdfast.dev/volumes";
+
+/// The loop under test; killed when dropped.
+pub(crate) struct Loop(JoinHandle<()>);
+
+impl Loop {
+    pub(crate) fn start(plane: &Plane) -> Loop {
+        Loop(tokio::spawn(run_gate(
+            plane.client(),
+            std::future::pending(),
+        )))
+    }
+
+    pub(crate) async fn kill(mut self) {
+        self.0.abort();
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A namespace.
+pub(crate) struct Stage {
+    client: Client,
+    namespace: String,
+}
+
+impl Stage {
+    pub(crate) async fn set(plane: &Plane, name: &str) -> anyhow::Result<Stage> {
+        let client = plane.client();
+        let stage = Stage {
+            client,
+            namespace: format!("gate-{name}"),
+        };
+        stage.install_machines().await?;
+        holdfast_cluster::ensure_node(&stage.client, NODE).await?;
+        let namespace = json!({"metadata": {"name": stage.namespace}});
+        stage
+            .add(
+                Api::<k8s_openapi::api::core::v1::Namespace>::all(stage.client.clone()),
+                namespace,
+            )
+            .await?;
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = stage.api();
+        until("the namespace has its account", PATIENCE, || async {
+            let found = accounts.get_opt("default").await?;
+            Ok(found.map(drop).ok_or_else(|| "not yet".to_owned()))
+        })
+        .await?;
+        Ok(stage)
+    }
+
+    /// KubeVirt's kind with a schema that takes anything: what is read of it is ours to get right.
+    async fn install_machines(&self) -> anyhow::Result<()> {
+        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+        let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let kind = json!({
+            "metadata": {"name": "virtualmachineinstances.kubevirt.io"},
+            "spec": {
+                "group": "kubevirt.io",
+                "scope": "Namespaced",
+                "names": {"kind": "VirtualMachineInstance", "plural": "virtualmachineinstances", "shortNames": ["vmi"]},
+                "versions": [{
+                    "name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": any, "status": any}}}
+                }]
+            }
+        });
+        let kinds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        if kinds
+            .get_opt("virtualmachineinstances.kubevirt.io")
+            .await?
+            .is_none()
+        {
+            self.add(kinds, kind).await?;
+        }
+        let machines: Api<DynamicObject> = Api::all_with(self.client.clone(), &machine_resource());
+        until("machines are served", PATIENCE, || async {
+            let listed = machines.list(&ListParams::default().limit(1)).await;
+            Ok(listed.map(drop).map_err(|error| error.to_string()))
+        })
+        .await
+    }
+
+    /// A claim bound to a volume of `driver` whose id is the claim's name.
+    pub(crate) async fn claim(&self, name: &str, driver: &str) -> anyhow::Result<()> {
+        let volume = format!("{}-{name}", self.namespace);
+        let (size, modes) = (json!({"storage": "1Gi"}), json!(["ReadWriteOnce"]));
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        self.add(
+            volumes,
+            json!({
+                "metadata": {"name": volume},
+                "spec": {
+                    "capacity": size, "accessModes": modes, "storageClassName": "holdfast",
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "csi": {"driver": driver, "volumeHandle": name},
+                    "claimRef": {"namespace": self.namespace, "name": name}
+                }
+            }),
+        )
+        .await?;
+        let claims: Api<PersistentVolumeClaim> = self.api();
+        self.add(
+            claims,
+            json!({
+                "metadata": {"name": name},
+                "spec": {
+                    "accessModes": modes, "storageClassName": "holdfast", "volumeName": volume,
+                    "resources": {"requests": size}
+                }
+            }),
+        )
+        .await
+    }
+
+    pub(crate) async fn create(&self, machine: &Value) -> anyhow::Result<()> {
+        self.add(self.machines(), machine.clone()).await
+    }
+
+    /// A launcher's pod on a node, owned by a machine that need not exist.
+    pub(crate) async fn launcher(
+        &self,
+        name: &str,
+        owner: Option<&str>,
+        claims: &[&str],
+    ) -> anyhow::Result<()> {
+        self.pod(name, json!({"kubevirt.io": "virt-launcher"}), owner, claims)
+            .await
+    }
+
+    pub(crate) async fn pod(
+        &self,
+        name: &str,
+        labels: Value,
+        owner: Option<&str>,
+        claims: &[&str],
+    ) -> anyhow::Result<()> {
+        let mut pod = pod(name, labels, owner, claims);
+        pod["spec"]["nodeName"] = json!(NODE);
+        self.add(self.api::<Pod>(), pod).await
+    }
+
+    /// The same, kept from being scheduled.
+    pub(crate) async fn unplaced_launcher(
+        &self,
+        name: &str,
+        owner: &str,
+        claims: &[&str],
+    ) -> anyhow::Result<()> {
+        let mut pod = pod(
+            name,
+            json!({"kubevirt.io": "virt-launcher"}),
+            Some(owner),
+            claims,
+        );
+        pod["spec"]["schedulerName"] = json!("nobody");
+        self.add(self.api::<Pod>(), pod).await
+    }
+
+    /// What the scheduler does.
+    pub(crate) async fn place(&self, name: &str) -> anyhow::Result<()> {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}});
+        let pods: Api<Pod> = self.api();
+        let _: Value = pods
+            .create_subresource("binding", name, &PostParams::default(), &binding)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_pod(&self, name: &str) -> anyhow::Result<()> {
+        let pods: Api<Pod> = self.api();
+        pods.delete(name, &DeleteParams::default().grace_period(0))
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn admit(&self, pod: &str, volume_id: &str) -> Result<(), Refusal> {
+        let gate = PublishGate::new(self.client.clone());
+        gate.admit(&self.namespace, pod, volume_id).await
+    }
+
+    /// What kubelet's retries come to.
+    pub(crate) async fn until_admitted(&self, pod: &str, volume_id: &str) -> anyhow::Result<()> {
+        until("the pod may have the volume", PATIENCE, || async {
+            match self.admit(pod, volume_id).await {
+                Err(refusal) if !refusal.may_pass() => bail!("{refusal}"),
+                other => Ok(other.map_err(|refusal| refusal.to_string())),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn annotation(&self, machine: &str) -> anyhow::Result<Option<String>> {
+        let machine = self.machines().get(machine).await?;
+        Ok(machine.annotations().get(ANNOTATION).cloned())
+    }
+
+    /// From where on writes can be listed.
+    pub(crate) async fn generation_of_writes(&self, machine: &str) -> anyhow::Result<String> {
+        let machine = self.machines().get(machine).await?;
+        machine
+            .resource_version()
+            .context("the server numbers versions")
+    }
+
+    /// The annotation after each write since then.
+    pub(crate) async fn writes_since(
+        &self,
+        machine: &str,
+        version: &str,
+    ) -> anyhow::Result<Vec<String>> {
+        use futures::{StreamExt, TryStreamExt};
+        let only = WatchParams::default()
+            .fields(&format!("metadata.name={machine}"))
+            .timeout(2);
+        let machines = self.machines();
+        let events = machines.watch(&only, version).await?.boxed();
+        let events: Vec<WatchEvent<DynamicObject>> = events.try_collect().await?;
+        let written = |event: WatchEvent<DynamicObject>| match event {
+            WatchEvent::Modified(object) => object.annotations().get(ANNOTATION).cloned(),
+            _ => None,
+        };
+        Ok(events.into_iter().filter_map(written).collect())
+    }
+
+    pub(crate) async fn until_event(
+        &self,
+        kind: &str,
+        name: &str,
+        reason: &str,
+        words: &str,
+    ) -> anyhow::Result<()> {
+        let events: Api<Event> = self.api();
+        let what = format!("{kind} {name} has an event {reason} with {words:?}");
+        until(&what, PATIENCE, || async {
+            let all = events.list(&ListParams::default()).await?.items;
+            let found = all.iter().any(|event| {
+                let about = &event.involved_object;
+                about.kind.as_deref() == Some(kind)
+                    && about.name.as_deref() == Some(name)
+                    && event.reason.as_deref() == Some(reason)
+                    && event
+                        .message
+                        .as_deref()
+                        .is_some_and(|text| text.contains(words))
+            });
+            let texts = || {
+                all.iter()
+                    .filter_map(|e| e.message.clone())
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            };
+            Ok(if found { Ok(()) } else { Err(texts()) })
+        })
+        .await
+    }
+
+    async fn add<K>(&self, api: Api<K>, object: Value) -> anyhow::Result<()>
+    where
+        K: Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
+    {
+        let object: K = serde_json::from_value(object)?;
+        api.create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn machines(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &machine_resource())
+    }
+}
+
+/// A disk on a bus.
+pub(crate) fn disk(bus: &str) -> Value {
+    json!({"disk": {"bus": bus}})
+}
+
+/// A machine whose volumes have the names of their claims.
+pub(crate) fn machine(name: &str, volumes: &[(&str, Value)]) -> Value {
+    let named = |(name, disk): &(&str, Value)| {
+        let mut disk = disk.clone();
+        disk["name"] = json!(name);
+        disk
+    };
+    let disks: Vec<Value> = volumes.iter().map(named).collect();
+    let claimed = |(name, _): &(&str, Value)| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+    let volumes: Vec<Value> = volumes.iter().map(claimed).collect();
+    json!({
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": name},
+        "spec": {"domain": {"memory": {"guest": "1Gi"}, "devices": {"disks": disks}}, "volumes": volumes}
+    })
+}
+
+fn pod(name: &str, labels: Value, owner: Option<&str>, claims: &[&str]) -> Value {
+    let owners: Vec<Value> = owner
+        .iter()
+        .map(|owner| json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": owner, "uid": format!("uid-of-{owner}"), "controller": true}))
+        .collect();
+    let volumes: Vec<Value> = claims
+        .iter()
+        .map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
+        .collect();
+    json!({
+        "metadata": {"name": name, "labels": labels, "ownerReferences": owners},
+        "spec": {"containers": [{"name": "compute", "image": "none"}], "volumes": volumes}
+    })
+}
