@@ -6,17 +6,20 @@
 use crate::driver::*;
 use crate::mem::MemView;
 use crate::queue::{Chain, SplitQueue};
-use std::hint::spin_loop;
+use std::hint::{black_box, spin_loop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, fence};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the two sides try. Without the barrier it takes a small part of that.
-const TIME: Duration = Duration::from_secs(2);
+/// The two sides try until they have been as close as can be this often, which takes a second or less on a machine that has
+/// the processors for it. Without a barrier a small part of that is enough.
+const CLOSE: u32 = 20_000;
+/// But no longer than this.
+const TIME: Duration = Duration::from_secs(15);
 const SIZE: u16 = 16;
-/// A duel needs two processors for itself.
-static FLOOR: Mutex<()> = Mutex::new(());
+/// Some microseconds, in turns of an empty loop.
+const DELAY_MAX: u32 = 20_000;
 
 const USED_IDX: u64 = USED + 2;
 const USED_EVENT: u64 = AVAIL + 4 + 2 * SIZE as u64;
@@ -42,6 +45,8 @@ struct GuestSide {
 struct Meeting {
     ready: AtomicU32,
     go: AtomicU32,
+    /// How long the guest hesitates: as long as makes it hard to say who was first.
+    delay: AtomicU32,
     /// The round the guest has ended.
     over: AtomicU32,
     /// What it saw in that round.
@@ -66,6 +71,16 @@ impl Meeting {
         true
     }
 
+    /// The guest was too early if the device saw its store, and too late otherwise.
+    fn aim(&self, saw: bool, round: u32) {
+        let (delay, step) = (self.delay.load(Relaxed), 1 + round % 32);
+        let next = match saw {
+            true => (delay + step).min(DELAY_MAX),
+            false => delay.saturating_sub(step),
+        };
+        self.delay.store(next, Relaxed);
+    }
+
     /// The guest's thread: stores the round's number minus `behind`, and notes what the device has stored.
     fn play(&self, view: &MemView, side: GuestSide, behind: u16) {
         let (mine, theirs) = (word(view, side.stores), word(view, side.looks_at));
@@ -76,8 +91,8 @@ impl Meeting {
             // Both have the line the device is about to store to: its store takes time to get through.
             theirs.load(Relaxed);
             self.go.store(round, Release);
-            for _ in 0..round.wrapping_mul(0x9e37_79b9) >> 25 {
-                spin_loop();
+            for turn in 0..self.delay.load(Relaxed) {
+                black_box(turn);
             }
             mine.store((round as u16).wrapping_sub(behind), Relaxed);
             fence(SeqCst);
@@ -87,11 +102,64 @@ impl Meeting {
     }
 }
 
+/// Runs a duel on a thread that may be bound to a processor, one at a time: it needs two of them.
+fn alone(duel: impl FnOnce() + Send) {
+    static FLOOR: Mutex<()> = Mutex::new(());
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("skipped: two sides need two processors");
+        return;
+    }
+    let _floor = FLOOR.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        scope.spawn(duel);
+    });
+}
+
+/// Keeps this thread on the first or second processor it may use: on one, the two sides never meet.
+fn stay_on(which: usize) {
+    // SAFETY: a `cpu_set_t` is plain bits, and both calls are given its size.
+    unsafe {
+        let (mut all, mut one) = std::mem::zeroed::<(libc::cpu_set_t, libc::cpu_set_t)>();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut all);
+        let mut allowed = (0..1024).filter(|cpu| libc::CPU_ISSET(*cpu, &all));
+        let cpu = allowed.nth(which).unwrap();
+        libc::CPU_SET(cpu, &mut one);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const one);
+    }
+}
+
+/// Memory that no cache holds. Stores to it keep younger ones from getting through, and loads overtake them all.
+struct Cold {
+    words: Vec<AtomicU64>,
+    at: usize,
+}
+
+impl Cold {
+    /// More than caches hold.
+    const WORDS: usize = (64 << 20) / 8;
+    /// Fewer than a processor keeps under way.
+    const STORES: usize = 24;
+
+    fn new() -> Cold {
+        let words = (0..Cold::WORDS as u64).map(AtomicU64::new).collect();
+        Cold { words, at: 0 }
+    }
+
+    fn store(&mut self) {
+        for _ in 0..Cold::STORES {
+            // Some pages and lines further, so that nobody guesses what comes next.
+            self.at = (self.at + 40_507 * 8) % Cold::WORDS;
+            self.words[self.at].store(1, Relaxed);
+        }
+    }
+}
+
 /// One queue of heads that are all 0, and its guest on another processor.
 struct Duel {
     view: Arc<MemView>,
     queue: SplitQueue,
     chain: Chain,
+    cold: Cold,
 }
 
 impl Duel {
@@ -102,6 +170,7 @@ impl Duel {
             view: Arc::clone(&driver.view),
             queue: driver.queue(),
             chain: Chain::new(),
+            cold: Cold::new(),
         }
     }
 
@@ -120,22 +189,29 @@ impl Duel {
         device: impl Fn(&mut Duel) -> bool,
         missed: impl Fn(u32, u16) -> bool,
     ) {
-        let _alone = FLOOR.lock().unwrap_or_else(PoisonError::into_inner);
         let (meeting, view) = (Meeting::default(), Arc::clone(&self.view));
         let end = Instant::now() + TIME;
         std::thread::scope(|scope| {
-            scope.spawn(|| meeting.play(&view, side, behind));
-            let mut lost = None;
+            scope.spawn(|| {
+                stay_on(1);
+                meeting.play(&view, side, behind);
+            });
+            stay_on(0);
+            let (mut lost, mut before, mut close) = (None, false, 0);
             for round in 1.. {
                 prepare(self, round);
                 meeting.ready.store(round, Release);
                 meeting.wait(&meeting.go, round);
+                self.cold.store();
                 let saw = device(self);
+                meeting.aim(saw, round);
+                close += u32::from(std::mem::replace(&mut before, saw) != saw);
                 meeting.wait(&meeting.over, round);
                 if !saw && missed(round, meeting.seen.load(Relaxed)) {
                     lost = Some(round);
                 }
-                if lost.is_some() || round.is_multiple_of(1024) && Instant::now() > end {
+                let late = round.is_multiple_of(256) && Instant::now() > end;
+                if lost.is_some() || close >= CLOSE || late {
                     break;
                 }
             }
@@ -157,9 +233,8 @@ fn interrupt_is_never_missed_by_both() {
         duel.answer();
     };
     let device = |duel: &mut Duel| duel.queue.publish();
-    Duel::new().play((guest, 1), prepare, device, |round, seen| {
-        seen != round as u16
-    });
+    let missed = |round: u32, seen: u16| seen != round as u16;
+    alone(|| Duel::new().play((guest, 1), prepare, device, missed));
 }
 
 /// The guest offers a request and looks whether it has to kick, while the queue asks for a kick and looks for requests.
@@ -176,7 +251,6 @@ fn kick_is_never_missed_by_both() {
         }
     };
     let device = |duel: &mut Duel| duel.queue.arm().unwrap();
-    Duel::new().play((guest, 0), prepare, device, |round, seen| {
-        seen != (round as u16).wrapping_sub(1)
-    });
+    let missed = |round: u32, seen: u16| seen != (round as u16).wrapping_sub(1);
+    alone(|| Duel::new().play((guest, 0), prepare, device, missed));
 }
