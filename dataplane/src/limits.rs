@@ -16,7 +16,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Every rate may be made up for this long: reactors wake late on a busy machine, and the rate must hold all the same.
 const SLACK_NS: u64 = SECOND_NS / 40;
 
-/// Limits of a volume. Without a rate, nothing is limited.
+/// Limits of a volume. Without a rate, nothing is limited. What is done again after a crash or a drive's return passes free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Requests per second, of any kind.
