@@ -22,8 +22,8 @@ pub(crate) struct Args {
     /// One reactor on each of these CPUs, as in 0,2-4. Without it the kernel places them.
     #[arg(long, value_name = "LIST", default_value = None)]
     cpus: Option<CpuList>,
-    /// How long a reactor looks at an empty ring before it sleeps, in microseconds.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// How long a reactor looks at an empty ring before it sleeps, in microseconds, where that pays. 0: always sleeps.
+    #[arg(long, value_name = "N", default_value_t = 100)]
     max_spin_us: u64,
     /// The guest may not write.
     #[arg(long)]

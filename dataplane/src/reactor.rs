@@ -10,6 +10,7 @@ mod peer_event;
 mod presence;
 mod ring;
 mod slots;
+mod spin;
 
 pub(crate) use drain::{Reply, RingEnd, Swap};
 pub(crate) use peer_event::PeerEvent;

@@ -40,18 +40,30 @@ impl std::fmt::Debug for Opener {
 }
 
 /// How the engine uses the machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// One reactor is pinned to each of these CPUs. Empty: one reactor for every two CPUs this process may use, at least
     /// one, placed by the kernel.
     pub cpus: Vec<usize>,
     /// How reactors reach storage.
     pub driver: DriverKind,
-    /// How long a reactor keeps looking at a ring that has run empty before it asks the guest for a kick and sleeps.
-    /// Zero: not at all.
+    /// How long a reactor keeps looking at a ring that has run empty before it asks the guest for a kick and sleeps. It
+    /// looks only at rings that have mostly filled again within that time. Zero: at none. 100 us by default.
     pub max_spin: Duration,
     /// How devices of pools are opened.
     pub opener: Opener,
+}
+
+impl Default for EngineConfig {
+    fn default() -> EngineConfig {
+        EngineConfig {
+            cpus: Vec::new(),
+            driver: DriverKind::default(),
+            // About the answer of a quick drive, and a few times what it costs both sides to be woken.
+            max_spin: Duration::from_micros(100),
+            opener: Opener::default(),
+        }
+    }
 }
 
 /// A pool to open.

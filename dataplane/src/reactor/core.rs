@@ -4,6 +4,7 @@ mod waiting;
 
 use super::ring::{Found, Ring};
 use super::slots::Slots;
+use super::spin::SpinLimit;
 use super::{Message, PeerEvent, RingId, RingSetup};
 use crate::EngineError;
 use crate::mailbox::Mailbox;
@@ -14,7 +15,7 @@ use slotmap::{Key, KeyData, SlotMap};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The driver's key for the mailbox; a ring's key is its id, which is never this.
 const MAILBOX: u64 = u64::MAX;
@@ -37,7 +38,7 @@ pub(super) struct Core {
     mailbox: Arc<Mailbox<Message>>,
     /// Messages taken and not yet obeyed: like events, they are taken one by one.
     letters: VecDeque<Message>,
-    max_spin: Duration,
+    spin: SpinLimit,
     quitting: bool,
     /// How often guest memory had vanished when the rings were last checked.
     vanished: u64,
@@ -66,7 +67,7 @@ impl Core {
             events: Events::default(),
             mailbox,
             letters: VecDeque::new(),
-            max_spin,
+            spin: SpinLimit::new(max_spin),
             quitting: false,
             vanished: vanished_memory_count(),
             current: None,
@@ -211,7 +212,6 @@ impl Core {
             && !ring.hot
         {
             ring.hot = true;
-            ring.empty_since = None;
             ring.wake();
             ring.disarm();
             self.hot.push(id);
@@ -261,29 +261,28 @@ impl Core {
         let Some(ring) = self.rings.get_mut(id) else {
             return false;
         };
-        match ring.serve(id, &mut self.slots, &mut self.driver) {
-            Found::Nothing => {}
-            Found::Some | Found::Batch => {
-                ring.empty_since = None;
-                self.touch(id);
-                return true;
+        let found = ring.serve(id, &mut self.slots, &mut self.driver);
+        let now_ns = || self.slots.now_ns();
+        let look_again = match found {
+            Found::Nothing => ring.spin.look_again(self.spin, now_ns),
+            Found::NotYet => false,
+            Found::Batch | Found::Some => {
+                ring.spin.found(self.spin, now_ns);
+                // If looking on does not pay, it is armed at once: the call that sleeps then hands requests to the drive.
+                found == Found::Batch
+                    || ring.spin.pays(self.spin)
+                    || ring.spin.look_again(self.spin, now_ns)
             }
-            Found::NotYet => {
-                ring.hot = false;
-                self.touch(id);
-                self.wait_if_needed(id);
-                return false;
-            }
+        };
+        ring.hot = look_again || (found != Found::NotYet && ring.arm());
+        let hot = ring.hot;
+        if found == Found::NotYet {
+            self.wait_if_needed(id);
         }
-        if !self.max_spin.is_zero() {
-            let now = Instant::now();
-            let since = *ring.empty_since.get_or_insert(now);
-            if now.duration_since(since) < self.max_spin {
-                return true;
-            }
+        if found != Found::Nothing {
+            self.touch(id);
         }
-        ring.hot = ring.arm();
-        ring.hot
+        hot
     }
 
     fn publish(&mut self) {

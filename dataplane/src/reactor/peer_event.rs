@@ -3,8 +3,9 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -43,7 +44,18 @@ impl PeerEvent {
 
     /// Takes the count, so that the descriptor is readable only after another kick.
     pub(crate) fn silence(&self) {
-        // A peer may have read its own kick, and may have made the descriptor blocking again.
+        // A peer may have read its own kick, and may have made the descriptor blocking again: this never blocks.
+        let (mut count, at_no_place) = ([0u8; 8], u64::MAX);
+        let mut into = [IoSliceMut::new(&mut count)];
+        let read = preadv2(&*self.0, &mut into, at_no_place, ReadWriteFlags::NOWAIT);
+        if read == Err(Errno::OPNOTSUPP) {
+            self.silence_slowly();
+        }
+    }
+
+    /// For kernels whose eventfds know no NOWAIT.
+    #[cold]
+    fn silence_slowly(&self) {
         let mut polled = [PollFd::new(&*self.0, PollFlags::IN)];
         if poll(&mut polled, Some(&Timespec::default())) == Ok(1) {
             let _ = rustix::io::read(&*self.0, &mut [0u8; 8]);

@@ -13,6 +13,7 @@ use self::throttle::Throttle;
 use super::drain::Drain;
 use super::presence::may_be_loss;
 use super::slots::Slots;
+use super::spin::Spin;
 use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
 use crate::account::{Account, Tally};
 use crate::events::ExportChange;
@@ -49,8 +50,7 @@ pub(super) struct Ring {
     pub(super) hot: bool,
     /// In the reactor's list of rings with answers to publish.
     pub(super) touched: bool,
-    /// Since when a hot ring has been empty.
-    pub(super) empty_since: Option<Instant>,
+    pub(super) spin: Spin,
     drain: Drain,
     again: Again,
     throttle: Throttle,
@@ -104,7 +104,7 @@ impl Ring {
             err: setup.err,
             hot: false,
             touched: false,
-            empty_since: None,
+            spin: Spin::default(),
             drain: Drain::default(),
             again: Again::default(),
             throttle: Throttle::default(),

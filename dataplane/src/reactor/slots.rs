@@ -5,6 +5,7 @@ use super::RingId;
 use crate::clock::now_ns;
 use holdfast_bdev::Token;
 use holdfast_ring::blk::Request;
+use std::cell::Cell;
 
 /// Generations count in this many bits: bit 63 of a token belongs to the driver.
 const GENERATION_MASK: u32 = (1 << 31) - 1;
@@ -29,8 +30,9 @@ pub(super) struct Slot {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// When this turn of the reactor began: one look at the clock for all that is taken and answered in it.
-    now_ns: u64,
+    /// When this turn of the reactor first asked, 0 before: one look at the clock for all that is taken and answered in
+    /// it, and none in a turn without.
+    now_ns: Cell<u64>,
     /// Requests taken so far.
     taken: u64,
     /// Completions that belonged to nothing; anything but 0 is a bug below.
@@ -60,10 +62,11 @@ impl Slots {
     pub(super) fn fill(&mut self, slot: u32, ring: RingId) -> Token {
         debug_assert_eq!(self.free.last(), Some(&slot));
         self.free.pop();
+        let now = self.now_ns();
         let entry = &mut self.slots[slot as usize];
         entry.ring = Some(ring);
         entry.flushing = false;
-        entry.taken_at_ns = self.now_ns;
+        entry.taken_at_ns = now;
         entry.order = self.taken;
         self.taken += 1;
         Token(u64::from(entry.generation) << 32 | u64::from(slot))
@@ -81,19 +84,22 @@ impl Slots {
 
     /// A turn of the reactor begins.
     pub(super) fn begin_turn(&mut self) {
-        self.now_ns = now_ns();
+        self.now_ns.set(0);
     }
 
-    /// When this turn began.
+    /// The time of this turn.
     #[inline]
     pub(super) fn now_ns(&self) -> u64 {
-        self.now_ns
+        if self.now_ns.get() == 0 {
+            self.now_ns.set(now_ns());
+        }
+        self.now_ns.get()
     }
 
     /// How long ago a request was taken.
     pub(super) fn age_ns(&self, slot: u32) -> u64 {
         let taken_at_ns = self.slots[slot as usize].taken_at_ns;
-        self.now_ns.saturating_sub(taken_at_ns)
+        self.now_ns().saturating_sub(taken_at_ns)
     }
 
     pub(super) fn request(&mut self, slot: u32) -> &mut Request {
