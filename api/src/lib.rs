@@ -64,6 +64,8 @@ pub mod conditions {
     pub const ALLOCATED: &str = "Allocated";
     /// SplitVolume that was asked to grow: it has. False says why not; the volume is usable as it was.
     pub const EXPANDED: &str = "Expanded";
+    /// SplitVolume with limits: its machine is held to them. False says why not.
+    pub const LIMITED: &str = "Limited";
     /// SplitVolume under deletion: extents are quarantined durably.
     pub const QUARANTINED: &str = "Quarantined";
     /// VolumeSession: the socket listens.

@@ -1,9 +1,13 @@
 //! The agent: makes this node match the objects that name it, and writes down what it sees.
 //!
-//! Three loops, one for each kind, run on the same [`queue`]: a change in the store, news from the engine or a retry that is
+//! Four loops, one for each kind, run on the same [`queue`]: a change in the store, news from the engine or a retry that is
 //! due puts an object in line; objects are worked on side by side, each by one task at a time.
 
+mod exports;
+pub(crate) mod facts;
 mod finalizer;
+mod news;
+mod orphans;
 pub(crate) mod pools;
 mod queue;
 mod restore;
@@ -12,15 +16,21 @@ mod trouble;
 mod volumes;
 mod work;
 
+use crate::drives::Drives;
 use crate::error::NodeError;
+use crate::metrics::Turns;
 use crate::session_dir::SessionDirs;
+use facts::Facts;
 use holdfast_api::Time;
-use holdfast_dataplane::{Engine, EngineError};
+use holdfast_dataplane::{Engine, EngineError, ExportChange, ExportEvent};
 use holdfast_store::{Object, Store};
+use news::News;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
+use std::time::Instant;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Mutex, watch};
 
 /// Longest path of a socket: `sockaddr_un` with its final NUL has 108 bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -38,6 +48,8 @@ pub struct AgentConfig {
     pub socket_owner: Option<(u32, u32)>,
     /// Mode of the sockets.
     pub socket_mode: u32,
+    /// Where `sys` and `dev` are found: `/`, except for a test that has a machine of its own.
+    pub host_root: PathBuf,
 }
 
 impl AgentConfig {
@@ -48,6 +60,7 @@ impl AgentConfig {
             state_dir: state_dir.into(),
             socket_owner: rustix::process::geteuid().is_root().then_some(QEMU_USER),
             socket_mode: 0o660,
+            host_root: "/".into(),
         }
     }
 }
@@ -76,12 +89,19 @@ struct Shared<S> {
     config: AgentConfig,
     dirs: SessionDirs,
     ready: watch::Sender<bool>,
-    /// Rings when the engine used or freed space.
-    pool_news: Arc<Notify>,
-    /// Rings when a pool was opened, closed or lost.
-    volume_news: Notify,
-    /// Rings when a front end has come or gone.
-    session_news: Notify,
+    drives: Drives,
+    facts: Facts,
+    turns: Turns,
+    /// The engine used or freed space of a pool, lost its drive or has it back.
+    pool_news: Arc<News>,
+    /// A pool was opened, closed or lost.
+    volume_news: News,
+    /// A front end has come or gone.
+    session_news: Arc<News>,
+    /// A pool was opened, closed or lost.
+    orphan_news: News,
+    /// What the engine tells of exports.
+    told: Mutex<Receiver<ExportEvent>>,
 }
 
 impl<S: Store> Agent<S> {
@@ -92,18 +112,25 @@ impl<S: Store> Agent<S> {
     pub fn new(store: S, engine: Engine, config: AgentConfig) -> Result<Agent<S>, NodeError> {
         let dirs = SessionDirs::new(&config.state_dir, config.socket_owner);
         check_state_dir(&config, &dirs)?;
-        let pool_news = Arc::new(Notify::new());
-        let bell = Arc::clone(&pool_news);
-        engine.on_pool_change(move |_| bell.notify_one());
+        let pool_news = Arc::<News>::default();
+        let of_pools = Arc::clone(&pool_news);
+        engine.on_pool_change(move |pool| of_pools.of(pool));
+        let session_news = Arc::<News>::default();
+        let told = listen(&engine, Arc::clone(&session_news));
         let shared = Shared {
+            drives: Drives::below(&config.host_root),
+            facts: Facts::default(),
+            turns: Turns::new(),
             store,
             engine,
             config,
             dirs,
             ready: watch::channel(false).0,
             pool_news,
-            volume_news: Notify::new(),
-            session_news: Notify::new(),
+            volume_news: News::default(),
+            session_news,
+            orphan_news: News::default(),
+            told: Mutex::new(told),
         };
         Ok(Agent {
             shared: Arc::new(shared),
@@ -113,13 +140,16 @@ impl<S: Store> Agent<S> {
     /// Serves what the store asks for until `shutdown` completes. Exports stay; whoever stops the engine ends them.
     pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) {
         let work = async {
+            let start = Instant::now();
             self.restore().await;
+            self.facts().restored_in(start.elapsed());
             self.shared.ready.send_replace(true);
-            tokio::join!(self.work(), self.watch_connections());
+            self.work().await;
         };
         tokio::select! {
             () = shutdown => {}
             () = work => {}
+            () = self.tell_of_exports() => {}
         }
     }
 
@@ -136,7 +166,9 @@ impl<S: Store> Agent<S> {
         let _ = ready.wait_for(|ready| *ready).await;
     }
 
-    pub(crate) fn store(&self) -> &S {
+    /// Where the agent's objects are kept.
+    #[must_use]
+    pub fn store(&self) -> &S {
         &self.shared.store
     }
 
@@ -146,6 +178,19 @@ impl<S: Store> Agent<S> {
 
     pub(crate) fn dirs(&self) -> &SessionDirs {
         &self.shared.dirs
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.shared.facts
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.shared.turns
+    }
+
+    /// For what looks into the engine's memory only; anything else goes through [`engine`](Agent::engine).
+    pub(crate) fn the_engine(&self) -> &Engine {
+        &self.shared.engine
     }
 
     pub(crate) fn is_ours(&self, node_name: &str) -> bool {
@@ -169,6 +214,23 @@ impl<S: Store> Agent<S> {
         self.shared.store.update_status(wanted).await?;
         Ok(true)
     }
+}
+
+/// Has the engine tell of exports: whose session must be looked at, and what people should hear.
+fn listen(engine: &Engine, news: Arc<News>) -> Receiver<ExportEvent> {
+    let (line, told) = exports::line();
+    engine.on_export_change(move |event| {
+        if matches!(
+            event.change,
+            ExportChange::Connected | ExportChange::Disconnected
+        ) {
+            news.of(&event.export);
+        }
+        if line.try_send(event.clone()).is_err() {
+            tracing::warn!(export = %event.export, change = ?event.change, "Not told as an event");
+        }
+    });
+    told
 }
 
 /// Runs what may block on a thread for that, to its end.

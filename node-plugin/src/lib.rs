@@ -29,7 +29,9 @@
 
 mod agent;
 mod devices;
+mod drives;
 mod error;
+mod metrics;
 mod path;
 mod service;
 mod session_dir;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{MIB, Machine, NODE, POOL, POOL_BYTES, VOLUME, VOLUME_BYTES, has, ready, reason};
 use holdfast_api::{
-    BlockPool, SplitVolume, VolumeSession, VolumeSessionSpec, conditions, quantity,
+    BlockPool, SplitVolume, VolumeSession, VolumeSessionSpec, condition, conditions, quantity,
 };
 use holdfast_store::Store;
 use std::fs;
@@ -40,7 +40,7 @@ fn device_with_another_pool_is_refused_as_wrong_and_left_alone() {
     fs::rename(&first, &file).unwrap();
     let before = fs::read(&file).unwrap();
     machine.run(|node| async move {
-        let refused = |pool: &BlockPool| ready(pool) == Some((false, "WrongPool".into()));
+        let refused = |pool: &BlockPool| ready(pool) == Some((false, "DeviceMismatch".into()));
         node.until_pool(POOL, refused).await;
     });
     assert!(fs::read(&file).unwrap() == before, "nothing was written");
@@ -53,7 +53,7 @@ fn blank_device_is_not_formatted_when_the_status_knows_a_pool() {
     let blank = fs::File::create(&file).unwrap();
     blank.set_len(POOL_BYTES).unwrap();
     machine.run(|node| async move {
-        let refused = |pool: &BlockPool| ready(pool) == Some((false, "Damaged".into()));
+        let refused = |pool: &BlockPool| ready(pool) == Some((false, "DeviceMismatch".into()));
         node.until_pool(POOL, refused).await;
     });
     assert!(fs::read(&file).unwrap().iter().all(|byte| *byte == 0));
@@ -252,7 +252,8 @@ fn volume_whose_object_vanished_is_listed_as_an_orphan_and_kept() {
             (VOLUME, VOLUME_BYTES)
         );
         let pool = node.store.get::<BlockPool>(POOL).await.unwrap().unwrap();
-        let message = &pool.status.unwrap().conditions[0].message;
+        let conditions = pool.status.unwrap().conditions;
+        let message = &condition(&conditions, conditions::READY).unwrap().message;
         assert!(message.contains(VOLUME), "{message}");
         assert!(node.engine.volume(POOL, VOLUME).unwrap().is_some());
     });

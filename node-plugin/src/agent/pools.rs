@@ -1,22 +1,17 @@
-//! BlockPool: open the device it names, make sure it is the right one, and write down how its space is used.
+//! BlockPool: find the drive it names, open it, make sure it is the right one, and write down how its space is used.
+
+mod status;
 
 use super::queue::Outcome;
-use super::trouble::{DEVICE_MISSING, Trouble, WRONG_POOL};
+use super::trouble::{DEVICE_AMBIGUOUS, DEVICE_IN_USE, DEVICE_MISMATCH, DEVICE_MISSING, Trouble};
 use super::work::Reconcile;
-use super::{Agent, Orphan, now};
+use super::{Agent, News, blocking};
+use crate::drives::{DriveError, describe, identity};
 use crate::error::NodeError;
-use holdfast_api::{
-    BlockPool, BlockPoolStatus, SplitVolume, Verdict, check_object_name, conditions,
-    parse_quantity, reasons, set_condition,
-};
+use holdfast_api::{BlockPool, DeviceMatch, parse_quantity};
 use holdfast_dataplane::{EngineError, ErrorKind, PoolInfo, PoolSpec};
 use holdfast_store::{Store, StoreError};
-use std::collections::HashSet;
-use std::path::Path;
-use tokio::sync::Notify;
-
-/// Most orphans that a condition names.
-const NAMED_ORPHANS_MAX: usize = 8;
+use std::path::{Path, PathBuf};
 
 impl Reconcile for BlockPool {
     fn node_name(&self) -> &str {
@@ -25,31 +20,20 @@ impl Reconcile for BlockPool {
 
     async fn reconcile<S: Store>(agent: &Agent<S>, name: &str) -> Result<Outcome, NodeError> {
         match agent.store().get::<BlockPool>(name).await? {
-            Some(pool) if agent.is_ours(&pool.spec.node_name) => agent.open_pool(pool, name).await,
+            Some(pool) if agent.is_ours(&pool.spec.node_name) => {
+                let opened = agent.open_device(&pool, name).await;
+                agent.write_pool(&pool, name, opened).await
+            }
             _ => agent.close_pool(name).await,
         }
     }
 
-    fn news<S>(agent: &Agent<S>) -> &Notify {
+    fn news<S>(agent: &Agent<S>) -> &News {
         &agent.shared.pool_news
     }
 }
 
 impl<S: Store> Agent<S> {
-    /// Volumes on this node's open pools that no SplitVolume stands for. They are kept: what becomes of them is a person's
-    /// decision.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn orphans(&self) -> Result<Vec<Orphan>, NodeError> {
-        let pools = self.engine(|engine| Ok(engine.pools())).await?;
-        let mut orphans = Vec::new();
-        for pool in pools {
-            orphans.extend(self.orphans_of(&pool.name).await?);
-        }
-        Ok(orphans)
-    }
-
     /// Brings the status of a pool up to date now, not at its next turn.
     pub(crate) async fn refresh_pool(&self, name: &str) {
         loop {
@@ -64,49 +48,122 @@ impl<S: Store> Agent<S> {
         }
     }
 
-    async fn open_pool(&self, pool: BlockPool, name: &str) -> Result<Outcome, NodeError> {
-        let opened = self.open_device(&pool, name).await;
-        let mut wanted = pool.clone();
-        let status = wanted.status.get_or_insert_default();
-        let generation = pool.metadata.generation.unwrap_or_default();
-        status.observed_generation = generation;
-        let (holds, reason, message, outcome) = match opened {
-            Ok(info) => {
-                mirror(status, &info);
-                let orphans = self.orphans_of(name).await?;
-                (true, reasons::OK, describe(&orphans), Outcome::Done)
-            }
-            Err(trouble) => (false, trouble.reason, trouble.message, trouble.outcome),
-        };
-        let verdict = Verdict {
-            kind: conditions::READY,
-            holds,
-            reason,
-            message: &message,
-        };
-        if set_condition(&mut status.conditions, verdict, generation, &now()) {
-            log(name, holds, reason, &message);
-            self.shared.volume_news.notify_one();
-        }
-        self.write_status(&pool, wanted).await?;
-        Ok(outcome)
-    }
-
     /// Opens the device, or finds it open. The UUID in the status only ever makes this stricter: with it nothing is formatted.
     async fn open_device(&self, pool: &BlockPool, name: &str) -> Result<PoolInfo, Trouble> {
-        let spec = pool_spec(pool, name)?;
-        let expected = spec.expect_uuid;
-        let info = self.engine(move |engine| engine.open_pool(&spec)).await?;
+        let asked = pool_spec(pool, name)?;
+        let of_name = name.to_owned();
+        let expected = asked.expect_uuid;
+        let info = match self.engine(move |engine| engine.pool(&of_name)).await {
+            Ok(open) if open.identity != asked.identity => {
+                return Err(Trouble::waiting(
+                    DEVICE_MISMATCH,
+                    format!(
+                        "this pool is open on the drive known as {:?}, spec.device now asks for {:?}; set it back, or give the other drive a BlockPool of its own",
+                        open.identity, asked.identity
+                    ),
+                ));
+            }
+            Ok(open) if open.lost => self.seek(&pool.spec.device, open).await?,
+            Ok(open) => open,
+            Err(_) => self.open_found(pool, asked).await?,
+        };
         match expected {
             Some(uuid) if uuid != info.uuid => Err(Trouble::retry(
-                WRONG_POOL,
+                DEVICE_MISMATCH,
                 format!(
                     "pool {} is open under this name, the status tells of {uuid}; restore the BlockPool that belongs to this device",
                     info.uuid
                 ),
             )),
-            _ if info.lost => Err(Trouble::waiting(DEVICE_MISSING, describe_loss(&info))),
             _ => Ok(info),
+        }
+    }
+
+    /// A lost drive may be back under another name. One that is named by a path is found again by the engine.
+    async fn seek(&self, device: &DeviceMatch, open: PoolInfo) -> Result<PoolInfo, Trouble> {
+        if open.removed || !device.path.is_empty() {
+            return Err(Trouble::waiting(DEVICE_MISSING, describe_loss(&open)));
+        }
+        let path = match self.find_drive(device).await {
+            Ok(path) => path,
+            Err(trouble) => {
+                let said = format!("{}; {}", describe_loss(&open), trouble.message);
+                return Err(Trouble::look_again(DEVICE_MISSING, said));
+            }
+        };
+        let taken = self.engine(move |engine| engine.add_pool_device(&open.name, Some(&path)));
+        Ok(taken.await?)
+    }
+
+    async fn open_found(&self, pool: &BlockPool, mut spec: PoolSpec) -> Result<PoolInfo, Trouble> {
+        self.refuse_twin(pool, &spec.name).await?;
+        spec.path = self.find_drive(&pool.spec.device).await?;
+        self.refuse_open(&spec.name, &spec.path).await?;
+        Ok(self.engine(move |engine| engine.open_pool(&spec)).await?)
+    }
+
+    async fn find_drive(&self, device: &DeviceMatch) -> Result<PathBuf, Trouble> {
+        let (drives, device) = (self.shared.drives.clone(), device.clone());
+        let found = blocking(move || drives.find(&device)).await;
+        found.map_err(|error| match error {
+            DriveError::Missing { .. } => Trouble::look_again(DEVICE_MISSING, error.to_string()),
+            DriveError::Ambiguous { .. } => {
+                Trouble::look_again(DEVICE_AMBIGUOUS, error.to_string())
+            }
+            DriveError::Unclear | DriveError::BadPath { .. } => Trouble::invalid(error.to_string()),
+        })
+    }
+
+    /// Of two BlockPools that name one drive, the elder has it. The younger waits, whether the drive is there or not.
+    async fn refuse_twin(&self, pool: &BlockPool, name: &str) -> Result<(), Trouble> {
+        let pools = self.store().list::<BlockPool>().await;
+        let pools = pools.map_err(|error| Trouble::retry(DEVICE_MISSING, error.to_string()))?;
+        let age = |pool: &BlockPool| {
+            let meta = &pool.metadata;
+            (meta.creation_timestamp.clone(), meta.name.clone())
+        };
+        let ours = identity(&pool.spec.device);
+        let elder = pools.iter().find(|other| {
+            self.is_ours(&other.spec.node_name)
+                && other.metadata.name.as_deref() != Some(name)
+                && identity(&other.spec.device) == ours
+                && age(other) < age(pool)
+        });
+        match elder.and_then(|elder| elder.metadata.name.as_deref()) {
+            Some(elder) => Err(Trouble::waiting(
+                DEVICE_IN_USE,
+                format!(
+                    "BlockPool {elder:?} names {} as well and is older; delete this one, or name another drive",
+                    describe(&pool.spec.device)
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The same drive under another of its names.
+    async fn refuse_open(&self, name: &str, path: &Path) -> Result<(), Trouble> {
+        let wanted = path.to_owned();
+        let other = self.engine(move |engine| {
+            let Ok(wanted) = wanted.canonicalize() else {
+                return Ok(None); // It is not there, which opening it tells.
+            };
+            let is_it = |open: &PoolInfo| {
+                !open.lost && open.path.canonicalize().is_ok_and(|path| path == wanted)
+            };
+            Ok(engine.pools().into_iter().find(is_it))
+        });
+        match other.await? {
+            Some(open) if open.name != name => Err(Trouble::waiting(
+                DEVICE_IN_USE,
+                format!(
+                    "the drive at {} is BlockPool {:?} already, under the name {}; delete this BlockPool, or name another drive",
+                    path.display(),
+                    open.name,
+                    open.identity
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -116,7 +173,8 @@ impl<S: Store> Agent<S> {
         match self.engine(move |engine| engine.close_pool(&pool)).await {
             Ok(()) => {
                 tracing::info!(pool = name, "Closed a pool that has no BlockPool any more");
-                self.shared.volume_news.notify_one();
+                self.shared.volume_news.of_all();
+                self.shared.orphan_news.of_all();
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error @ EngineError::Busy { .. }) => {
@@ -125,34 +183,8 @@ impl<S: Store> Agent<S> {
             }
             Err(error) => return Err(error.into()),
         }
+        self.facts().forget_pool(name);
         Ok(Outcome::Done)
-    }
-
-    async fn orphans_of(&self, pool: &str) -> Result<Vec<Orphan>, NodeError> {
-        let name = pool.to_owned();
-        let on_drive = self.engine(move |engine| engine.volumes(&name)).await?;
-        let objects = self.store().list::<SplitVolume>().await?;
-        let known: HashSet<&str> = objects
-            .iter()
-            .filter(|volume| volume.spec.pool == pool && self.is_ours(&volume.spec.node_name))
-            .filter_map(|volume| volume.metadata.name.as_deref())
-            .collect();
-        let mut orphans = Vec::new();
-        for volume in on_drive {
-            if !known.contains(volume.id.as_str()) && !self.is_unreadable(&volume.id).await {
-                orphans.push(Orphan {
-                    pool: pool.to_owned(),
-                    id: volume.id,
-                    size_bytes: volume.size_bytes,
-                });
-            }
-        }
-        Ok(orphans)
-    }
-
-    /// A list leaves out what cannot be read. Such a volume has an object, so it is no orphan.
-    async fn is_unreadable(&self, id: &str) -> bool {
-        check_object_name(id).is_ok() && self.store().get::<SplitVolume>(id).await.is_err()
     }
 }
 
@@ -169,9 +201,8 @@ pub(crate) fn describe_loss(info: &PoolInfo) -> String {
     )
 }
 
+/// What the object asks for; where the drive is has yet to be found.
 fn pool_spec(pool: &BlockPool, name: &str) -> Result<PoolSpec, Trouble> {
-    let path = Path::new(&pool.spec.device.path);
-    check_device_path(path).map_err(Trouble::invalid)?;
     let size = pool.spec.size.as_ref().map(|size| parse_quantity(&size.0));
     let create_bytes = size
         .transpose()
@@ -187,70 +218,10 @@ fn pool_spec(pool: &BlockPool, name: &str) -> Result<PoolSpec, Trouble> {
     };
     Ok(PoolSpec {
         name: name.to_owned(),
-        path: path.to_owned(),
+        path: PathBuf::new(),
         create_bytes,
         force: pool.spec.force,
         expect_uuid,
-        identity: pool.spec.device.path.clone(),
+        identity: identity(&pool.spec.device),
     })
-}
-
-/// Drives are named by identity. The names that the kernel gives in order of discovery move to another drive after a reboot.
-/// Loop devices have no other name.
-fn check_device_path(path: &Path) -> Result<(), String> {
-    if !path.is_absolute() {
-        return Err(format!(
-            "spec.device.path {:?} must be an absolute path",
-            path.display()
-        ));
-    }
-    let of_kernel = path.strip_prefix("/dev").is_ok_and(|rest| {
-        rest.components().count() == 1 && !rest.to_string_lossy().starts_with("loop")
-    });
-    if of_kernel {
-        return Err(format!(
-            "spec.device.path {} is a name that the kernel gives in order of discovery; name the drive by identity, with a link below /dev/disk/by-id",
-            path.display()
-        ));
-    }
-    Ok(())
-}
-
-fn mirror(status: &mut BlockPoolStatus, info: &PoolInfo) {
-    status.pool_uuid = info.uuid.to_string();
-    status.identity.clone_from(&info.identity);
-    status.capacity_bytes = info.usage.capacity_bytes;
-    status.allocated_bytes = info.usage.allocated_bytes;
-    status.free_bytes = info.usage.free_bytes;
-    status.largest_free_extent_bytes = info.usage.largest_free_extent_bytes;
-    status.erase_pending_bytes = info.usage.erase_pending_bytes;
-    status.volumes = i64::try_from(info.usage.volumes).unwrap_or(i64::MAX);
-}
-
-fn describe(orphans: &[Orphan]) -> String {
-    if orphans.is_empty() {
-        return "the device is open and its table is valid".to_owned();
-    }
-    let names: Vec<&str> = orphans
-        .iter()
-        .take(NAMED_ORPHANS_MAX)
-        .map(|orphan| orphan.id.as_str())
-        .collect();
-    let more = orphans.len().saturating_sub(NAMED_ORPHANS_MAX);
-    let rest = match more {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!(
-        "the device is open; volumes without a SplitVolume are kept on it: {}{rest}",
-        names.join(", ")
-    )
-}
-
-fn log(pool: &str, holds: bool, reason: &str, message: &str) {
-    if holds {
-        tracing::info!(pool, message, "Pool is ready");
-    } else {
-        tracing::warn!(pool, reason, message, "Pool is not ready");
-    }
 }

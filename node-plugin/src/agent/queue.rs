@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether what is awaited has come: a machine may be waiting for its disk.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub(super) enum Outcome {
     Done,
     /// Another object must change first.
     Waiting,
+    /// Something must come that tells nobody, such as a drive.
+    LookAgain,
     /// Something failed that may work later.
     Retry,
 }
@@ -67,6 +71,13 @@ impl Queue {
         }
     }
 
+    /// Makes one object due, if there is one of this name.
+    pub(super) fn wake(&mut self, name: &str, now: Instant) {
+        if let Some(job) = self.jobs.get_mut(name) {
+            job.wake(now);
+        }
+    }
+
     /// Makes everything due.
     pub(super) fn wake_all(&mut self, now: Instant) {
         for job in self.jobs.values_mut() {
@@ -97,6 +108,7 @@ impl Queue {
         job.state = match outcome {
             _ if again => State::Due(now),
             Outcome::Retry => State::Due(now + pause(job.failures)),
+            Outcome::LookAgain => State::Due(now + LOOK_INTERVAL),
             other => State::Idle(other),
         };
         if job.version.is_none() && job.state == State::Idle(Outcome::Done) {
@@ -195,6 +207,21 @@ mod tests {
         assert_eq!(pauses[..3], [PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MIN * 4]);
         assert_eq!(pauses.last(), Some(&PAUSE_MAX));
         queue.observe(&seen(&[("a", "2")]), now);
+        assert_eq!(queue.start_next(now).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn object_that_awaits_something_is_looked_at_again_at_even_pauses() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.observe(&seen(&[("a", "1")]), now);
+        for round in 1..4 {
+            let due = queue.next_due().unwrap();
+            assert_eq!(queue.start_next(due).as_deref(), Some("a"));
+            queue.finish("a", Outcome::LookAgain, due);
+            assert_eq!(queue.next_due(), Some(now + LOOK_INTERVAL * round));
+        }
+        queue.wake("a", now);
+        queue.wake("unknown", now);
         assert_eq!(queue.start_next(now).as_deref(), Some("a"));
     }
 

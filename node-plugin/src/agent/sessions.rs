@@ -2,17 +2,17 @@
 
 use super::queue::Outcome;
 use super::trouble::{IN_USE, Trouble};
+use super::volumes::limits_of;
 use super::work::Reconcile;
-use super::{Agent, blocking, now};
+use super::{Agent, News, blocking, now};
 use crate::error::NodeError;
 use holdfast_api::{
     OnDeviceLoss as Wish, SplitVolume, Verdict, VolumeSession, VolumeSessionSpec, conditions,
-    reasons, set_condition, short_id,
+    events, is_true, reasons, set_condition, short_id,
 };
 use holdfast_dataplane::{EngineError, ExportInfo, ExportSpec, OnDeviceLoss, Source, VolumeInfo};
-use holdfast_store::Store;
+use holdfast_store::{Announcement, Store};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 impl Reconcile for VolumeSession {
     fn node_name(&self) -> &str {
@@ -21,21 +21,29 @@ impl Reconcile for VolumeSession {
 
     async fn reconcile<S: Store>(agent: &Agent<S>, name: &str) -> Result<Outcome, NodeError> {
         let Some(session) = agent.store().get::<VolumeSession>(name).await? else {
+            agent.facts().forget_session(name);
             agent.warn_if_exported(name).await;
             return Ok(Outcome::Done);
         };
         if !agent.is_ours(&session.spec.node_name) {
             return Ok(Outcome::Done);
         }
+        agent.facts().saw_session(name, &session);
         if session.metadata.deletion_timestamp.is_some() {
             return agent.end_session(session, name).await;
         }
         let session = agent.hold(session).await?;
+        let is_new = matches!(agent.find_export(name).await, Ok(None));
         let exported = agent.export(&session.spec, name).await;
-        agent.write_session(&session, exported).await
+        let told = is_new.then(|| announcement(&session, &exported)).flatten();
+        let outcome = agent.write_session(&session, exported).await?;
+        if let Some(said) = told {
+            agent.announce_session(&session, said).await;
+        }
+        Ok(outcome)
     }
 
-    fn news<S>(agent: &Agent<S>) -> &Notify {
+    fn news<S>(agent: &Agent<S>) -> &News {
         &agent.shared.session_news
     }
 }
@@ -88,6 +96,7 @@ impl<S: Store> Agent<S> {
         wanted.serial = short_id(name);
         wanted.owner = self.config().socket_owner;
         wanted.mode = self.config().socket_mode;
+        wanted.limits = limits_of(volume);
         wanted.on_device_loss = match volume.spec.on_device_loss {
             Wish::Hold => OnDeviceLoss::Hold(Duration::from_secs(volume.spec.hold_seconds.into())),
             Wish::Fail => OnDeviceLoss::Fail,
@@ -205,6 +214,7 @@ impl<S: Store> Agent<S> {
             dir: self.config().state_dir.clone(),
             source,
         })?;
+        self.facts().forget_session(name);
         self.let_go(session).await?;
         tracing::info!(session = name, "Session has ended");
         Ok(Outcome::Done)
@@ -221,4 +231,18 @@ impl<S: Store> Agent<S> {
             );
         }
     }
+}
+
+/// What people should hear of a socket that was not there before this turn.
+fn announcement(
+    stored: &VolumeSession,
+    exported: &Result<ExportInfo, Trouble>,
+) -> Option<Announcement> {
+    exported.as_ref().ok()?;
+    let known = stored.status.as_ref().map(|status| &status.conditions);
+    let was_exported = known.is_some_and(|known| is_true(known, conditions::EXPORTED));
+    Some(match was_exported {
+        true => Announcement::normal(events::RE_EXPORTED, "the socket listens again"),
+        false => Announcement::normal(events::EXPORTED, "the socket listens"),
+    })
 }

@@ -1,17 +1,23 @@
 //! What keeps an object from being as it should: a reason for programs, a sentence for people, and when to look again.
 
 use super::queue::Outcome;
-use holdfast_api::{ALIGNMENT_BYTES, SplitVolume, parse_quantity, reasons};
-use holdfast_dataplane::{EngineError, ErrorKind, PoolError};
+use holdfast_api::{ALIGNMENT_BYTES, SplitVolume, events, parse_quantity, reasons};
+use holdfast_dataplane::{BdevError, EngineError, ErrorKind, PoolError};
 
-/// The device carries another pool than the one recorded.
-pub(super) const WRONG_POOL: &str = "WrongPool";
+/// The device carries another pool than the one recorded, or none.
+pub(super) const DEVICE_MISMATCH: &str = events::DEVICE_MISMATCH;
 /// The device carries data of somebody else.
 pub(super) const FOREIGN_DATA: &str = "ForeignData";
 /// The pool's own data is damaged, or part of it is gone.
-pub(super) const DAMAGED: &str = "Damaged";
-/// The device cannot be opened.
-pub(super) const DEVICE_MISSING: &str = "DeviceMissing";
+pub(super) const METADATA_CORRUPT: &str = events::METADATA_CORRUPT;
+/// The device is not there, or cannot be opened.
+pub(super) const DEVICE_MISSING: &str = events::DEVICE_MISSING;
+/// Several devices are known by this identity.
+pub(super) const DEVICE_AMBIGUOUS: &str = "DeviceAmbiguous";
+/// The device is mounted, held by somebody, or the drive of another BlockPool.
+pub(super) const DEVICE_IN_USE: &str = events::DEVICE_IN_USE;
+/// The drive has a volume of this id that no object stood for, and its size is another.
+pub(super) const NOT_ADOPTED: &str = "NotAdopted";
 /// Room will be there once deleted volumes are erased.
 pub(super) const ERASING: &str = "Erasing";
 /// The status tells of a volume that the drive does not have.
@@ -34,6 +40,15 @@ impl Trouble {
             reason,
             message: message.into(),
             outcome: Outcome::Waiting,
+        }
+    }
+
+    /// Goes away when something comes that tells nobody.
+    pub(super) fn look_again(reason: &'static str, message: impl Into<String>) -> Trouble {
+        Trouble {
+            reason,
+            message: message.into(),
+            outcome: Outcome::LookAgain,
         }
     }
 
@@ -60,8 +75,15 @@ impl From<EngineError> for Trouble {
     fn from(error: EngineError) -> Trouble {
         let (reason, outcome) = match (&error, error.kind()) {
             (EngineError::Pool { source, .. }, _) => of_pool(source),
+            (
+                EngineError::Device {
+                    source: BdevError::Mounted { .. } | BdevError::InUse { .. },
+                    ..
+                },
+                _,
+            ) => (DEVICE_IN_USE, Outcome::Retry),
             (EngineError::Device { .. }, ErrorKind::Unavailable) => {
-                (DEVICE_MISSING, Outcome::Retry)
+                (DEVICE_MISSING, Outcome::LookAgain)
             }
             // Told by the engine when it is back.
             (EngineError::Lost { .. }, _) => (DEVICE_MISSING, Outcome::Waiting),
@@ -80,12 +102,12 @@ impl From<EngineError> for Trouble {
 
 fn of_pool(error: &PoolError) -> (&'static str, Outcome) {
     match error {
-        PoolError::WrongPool { .. } => (WRONG_POOL, Outcome::Retry),
+        // Blank counts as wrong here: it is refused only where the status tells of a pool.
+        PoolError::WrongPool { .. } | PoolError::NotAPool => (DEVICE_MISMATCH, Outcome::Retry),
         PoolError::Foreign { .. } => (FOREIGN_DATA, Outcome::Retry),
-        PoolError::NotAPool
-        | PoolError::FormatInterrupted
-        | PoolError::Damaged { .. }
-        | PoolError::Truncated { .. } => (DAMAGED, Outcome::Retry),
+        PoolError::FormatInterrupted | PoolError::Damaged { .. } | PoolError::Truncated { .. } => {
+            (METADATA_CORRUPT, Outcome::Retry)
+        }
         PoolError::NoSpace {
             asked_bytes,
             free_bytes,

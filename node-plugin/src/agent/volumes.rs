@@ -1,17 +1,19 @@
 //! SplitVolume: space on the drive first, status second; and given up on the drive before the object may go.
 
+mod status;
+
 use super::queue::Outcome;
-use super::trouble::{IN_USE, LOST, Trouble, wanted_bytes};
+use super::trouble::{IN_USE, LOST, NOT_ADOPTED, Trouble, wanted_bytes};
 use super::work::Reconcile;
-use super::{Agent, now};
+use super::{Agent, News, now};
 use crate::error::NodeError;
 use holdfast_api::{
-    BlockPool, ExtentStatus, SplitVolume, SplitVolumeStatus, Verdict, VolumeSession, condition,
-    conditions, is_true, reasons, set_condition,
+    BlockPool, SplitVolume, Verdict, VolumeSession, condition, conditions, events, is_true,
+    set_condition,
 };
-use holdfast_dataplane::{ErrorKind, VolumeInfo};
-use holdfast_store::Store;
-use tokio::sync::Notify;
+use holdfast_dataplane::{ErrorKind, Limits, VolumeInfo};
+use holdfast_store::{Announcement, Store};
+pub(super) use status::extents_of;
 
 impl Reconcile for SplitVolume {
     fn node_name(&self) -> &str {
@@ -19,8 +21,8 @@ impl Reconcile for SplitVolume {
     }
 
     async fn reconcile<S: Store>(agent: &Agent<S>, name: &str) -> Result<Outcome, NodeError> {
-        // A volume whose object vanished stays on the drive; the pool's status names it.
         let Some(volume) = agent.store().get::<SplitVolume>(name).await? else {
+            agent.look_for_orphan(name);
             return Ok(Outcome::Done);
         };
         if !agent.is_ours(&volume.spec.node_name) {
@@ -30,11 +32,14 @@ impl Reconcile for SplitVolume {
             return agent.release(volume, name).await;
         }
         let volume = agent.hold(volume).await?;
-        let provided = agent.provide(&volume, name).await;
+        let (pool, claim) = (&volume.spec.pool, volume.spec.claim.as_ref());
+        agent.facts().saw_volume(name, pool, claim);
+        let mut provided = agent.provide(&volume, name).await;
+        provided.limits = agent.limit(&volume, name).await;
         agent.write_volume(&volume, provided).await
     }
 
-    fn news<S>(agent: &Agent<S>) -> &Notify {
+    fn news<S>(agent: &Agent<S>) -> &News {
         &agent.shared.volume_news
     }
 }
@@ -43,21 +48,48 @@ impl Reconcile for SplitVolume {
 struct Provided {
     info: Option<VolumeInfo>,
     trouble: Option<Trouble>,
+    /// Whether the limits hold, if it was asked for any.
+    limits: Option<Result<(), Trouble>>,
 }
 
 impl<S: Store> Agent<S> {
     /// Makes the volume on the drive, or makes it larger.
     async fn provide(&self, volume: &SplitVolume, name: &str) -> Provided {
         match self.find(volume, name).await {
-            Ok(Some(info)) => self.grow(volume, info).await,
+            Ok(Some(info)) => match check_adoption(volume, &info) {
+                Ok(()) => self.grow(volume, info).await,
+                Err(trouble) => Provided::nothing(trouble),
+            },
             Ok(None) => match self.allocate(volume, name).await {
-                Ok(info) => Provided {
-                    info: Some(info),
-                    trouble: None,
-                },
+                Ok(info) => Provided::all(info),
                 Err(trouble) => Provided::nothing(trouble),
             },
             Err(trouble) => Provided::nothing(trouble),
+        }
+    }
+
+    /// Holds the machine to the limits from now on. A session that is not exported yet begins with them.
+    async fn limit(&self, volume: &SplitVolume, name: &str) -> Option<Result<(), Trouble>> {
+        let observed = volume
+            .status
+            .as_ref()
+            .map(|status| status.observed_generation);
+        if observed != volume.metadata.generation {
+            self.shared.session_news.of(name); // It may be about to begin with what was asked for before.
+        }
+        let (export, limits) = (name.to_owned(), limits_of(volume));
+        let set = self.engine(move |engine| engine.set_limits(&export, limits));
+        let set = match set.await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.map_err(Trouble::from),
+        };
+        (limits.is_some() || set.is_err()).then_some(set)
+    }
+
+    /// The object vanished without being deleted. Its volume stays on the drive, and its pool has to know.
+    fn look_for_orphan(&self, name: &str) {
+        if let Some(volume) = self.facts().forget_volume(name) {
+            self.shared.pool_news.of(&volume.pool);
         }
     }
 
@@ -98,10 +130,7 @@ impl<S: Store> Agent<S> {
                 match grown.await {
                     Ok(grown) => {
                         tracing::info!(volume = %grown.id, bytes = grown.size_bytes, "Expanded");
-                        return Provided {
-                            info: Some(grown),
-                            trouble: None,
-                        };
+                        return Provided::all(grown);
                     }
                     Err(error) => Some(error.into()),
                 }
@@ -109,37 +138,9 @@ impl<S: Store> Agent<S> {
             Err(trouble) => Some(trouble),
         };
         Provided {
-            info: Some(info),
             trouble,
+            ..Provided::all(info)
         }
-    }
-
-    async fn write_volume(
-        &self,
-        volume: &SplitVolume,
-        provided: Provided,
-    ) -> Result<Outcome, NodeError> {
-        let mut wanted = volume.clone();
-        let generation = volume.metadata.generation.unwrap_or_default();
-        let status = wanted.status.get_or_insert_default();
-        status.observed_generation = generation;
-        if let Some(info) = &provided.info {
-            mirror(status, info);
-        }
-        for verdict in provided.verdicts(volume) {
-            set_condition(&mut status.conditions, verdict, generation, &now());
-        }
-        let outcome = provided.outcome();
-        if self.write_status(volume, wanted).await?
-            && let Some(trouble) = &provided.trouble
-        {
-            let name = volume.metadata.name.as_deref().unwrap_or_default();
-            let Trouble {
-                reason, message, ..
-            } = trouble;
-            tracing::warn!(volume = name, reason, message, "Volume is not as asked for");
-        }
-        Ok(outcome)
     }
 
     /// Gives the space up on the drive, then lets the object go.
@@ -149,10 +150,26 @@ impl<S: Store> Agent<S> {
             let trouble = Trouble::waiting(IN_USE, message);
             return self.refuse_release(&volume, trouble).await;
         }
+        let on_drive = self.find(&volume, name).await.ok().flatten();
+        if was_refused(&volume)
+            || on_drive.is_some_and(|info| check_adoption(&volume, &info).is_err())
+        {
+            tracing::info!(
+                volume = name,
+                "Let go of an object that never had its volume"
+            );
+            self.let_go(volume).await?;
+            return Ok(Outcome::Done);
+        }
         let (pool, id) = (volume.spec.pool.clone(), name.to_owned());
         let released = self.engine(move |engine| engine.delete_volume(&pool, &id));
         match released.await {
-            Ok(was_there) => tracing::info!(volume = name, was_there, "Released"),
+            Ok(false) => {}
+            Ok(true) => {
+                let said = "the space is given up, and free once it is erased";
+                let event = Announcement::normal(events::ERASE_STARTED, said);
+                self.store().announce(&volume, event).await;
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if was_allocated(&volume) || self.pool_exists(&volume).await? {
                     return self.refuse_release(&volume, error.into()).await;
@@ -161,6 +178,7 @@ impl<S: Store> Agent<S> {
             }
             Err(error) => return self.refuse_release(&volume, error.into()).await,
         }
+        self.facts().forget_volume(name);
         self.let_go(volume).await?;
         Ok(Outcome::Done)
     }
@@ -193,69 +211,42 @@ impl<S: Store> Agent<S> {
     }
 }
 
-impl Provided {
-    fn nothing(trouble: Trouble) -> Provided {
-        Provided {
-            info: None,
-            trouble: Some(trouble),
-        }
-    }
-
-    /// What to say. `Allocated` once true stays as it is while the drive is away: the controller takes its False for "nothing
-    /// was made". A volume that could not grow is usable all the same, so that has a condition of its own.
-    fn verdicts(&self, stored: &SplitVolume) -> Vec<Verdict<'_>> {
-        let (reason, message) = match &self.trouble {
-            Some(trouble) => (trouble.reason, trouble.message.as_str()),
-            None => (reasons::OK, "the volume has the size asked for"),
-        };
-        let verdict = |kind, holds, reason, message| Verdict {
-            kind,
-            holds,
-            reason,
-            message,
-        };
-        if self.info.is_none() {
-            let mut verdicts = vec![verdict(conditions::READY, false, reason, message)];
-            if !was_allocated(stored) {
-                verdicts.push(verdict(conditions::ALLOCATED, false, reason, message));
-            }
-            return verdicts;
-        }
-        let on_drive = "the extents are on the drive";
-        let mut verdicts = vec![
-            verdict(conditions::ALLOCATED, true, reasons::OK, on_drive),
-            verdict(conditions::READY, true, reasons::OK, on_drive),
-        ];
-        let known = stored.status.as_ref().map(|status| &status.conditions);
-        let refused_before =
-            known.is_some_and(|known| condition(known, conditions::EXPANDED).is_some());
-        if self.trouble.is_some() || refused_before {
-            let holds = self.trouble.is_none();
-            verdicts.push(verdict(conditions::EXPANDED, holds, reason, message));
-        }
-        verdicts
-    }
-
-    fn outcome(&self) -> Outcome {
-        self.trouble
-            .as_ref()
-            .map_or(Outcome::Done, |trouble| trouble.outcome)
-    }
+/// The limits as the engine has them.
+pub(super) fn limits_of(volume: &SplitVolume) -> Option<Limits> {
+    volume.spec.qos.map(|qos| Limits {
+        iops: qos.iops,
+        iops_burst: qos.iops_burst,
+        bps: qos.bps,
+        bps_burst: qos.bps_burst,
+    })
 }
 
-fn was_allocated(volume: &SplitVolume) -> bool {
+pub(super) fn was_allocated(volume: &SplitVolume) -> bool {
     let status = volume.status.as_ref();
     status.is_some_and(|status| is_true(&status.conditions, conditions::ALLOCATED))
 }
 
-fn mirror(status: &mut SplitVolumeStatus, info: &VolumeInfo) {
-    status.size_bytes = info.size_bytes;
-    status.extents = info
-        .extents
-        .iter()
-        .map(|extent| ExtentStatus {
-            offset_bytes: extent.offset_bytes,
-            length_bytes: extent.length_bytes,
-        })
-        .collect();
+/// Whether the drive has a volume of this id that the object was not given.
+pub(super) fn was_refused(volume: &SplitVolume) -> bool {
+    let status = volume.status.as_ref();
+    let allocated = status.and_then(|status| condition(&status.conditions, conditions::ALLOCATED));
+    allocated.is_some_and(|allocated| allocated.reason == NOT_ADOPTED)
+}
+
+/// An object that never had a volume, and a volume of its id on the drive: either the process was killed between drive and
+/// status, or the object was lost and made again. Both times the sizes agree. Where they do not, somebody else's data may
+/// lie there, so a person decides.
+fn check_adoption(volume: &SplitVolume, info: &VolumeInfo) -> Result<(), Trouble> {
+    // A spec that was changed since it was made may ask for more than was made for it.
+    let was_changed = volume.metadata.generation.unwrap_or_default() > 1 && !was_refused(volume);
+    if was_allocated(volume) || was_changed || wanted_bytes(volume)? == info.size_bytes {
+        return Ok(());
+    }
+    Err(Trouble::waiting(
+        NOT_ADOPTED,
+        format!(
+            "the drive has a volume of this id with {}, and no object stood for it: to take it over, make this object with that size; to give it up, delete its OrphanExtent",
+            holdfast_api::quantity(info.size_bytes).0
+        ),
+    ))
 }

@@ -1,14 +1,14 @@
 //! The loop that every kind runs on: observe, take turns, sleep until something happens.
 
+use super::Agent;
+use super::news::{News, Said};
 use super::queue::{Outcome, Queue};
-use super::{Agent, blocking};
 use crate::error::NodeError;
-use holdfast_api::{BlockPool, SplitVolume, VolumeSession};
+use holdfast_api::{BlockPool, OrphanExtent, SplitVolume, VolumeSession};
 use holdfast_store::{Changes, Object, Store, StoreError};
 use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -16,8 +16,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 const NEWS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a store that cannot be listed is left alone.
 const RELIST_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the engine is asked, in memory, who is connected.
-const CONNECTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A kind that the agent works on.
 pub(super) trait Reconcile: Object {
@@ -30,8 +28,8 @@ pub(super) trait Reconcile: Object {
         name: &str,
     ) -> impl Future<Output = Result<Outcome, NodeError>> + Send;
 
-    /// Rings when something happened to these objects that their store does not tell.
-    fn news<S>(agent: &Agent<S>) -> &Notify;
+    /// What happened to these objects that their store does not tell.
+    fn news<S>(agent: &Agent<S>) -> &News;
 }
 
 impl<S: Store> Agent<S> {
@@ -41,6 +39,7 @@ impl<S: Store> Agent<S> {
             self.work_on::<BlockPool>(),
             self.work_on::<SplitVolume>(),
             self.work_on::<VolumeSession>(),
+            self.work_on::<OrphanExtent>(),
         );
     }
 
@@ -59,8 +58,8 @@ impl<S: Store> Agent<S> {
                 () = sleep(RELIST_INTERVAL), if !listed => {
                     listed = self.observe::<K>(&mut queue).await;
                 }
-                () = news_after(K::news(self), news_from) => {
-                    queue.wake_all(now());
+                said = news_after(K::news(self), news_from) => {
+                    hear(&mut queue, said);
                     news_from = Instant::now() + NEWS_INTERVAL;
                 }
                 (name, outcome) = turns.next() => queue.finish(&name, outcome, now()),
@@ -93,7 +92,11 @@ impl<S: Store> Agent<S> {
 
     /// One turn on one object. Trouble is logged here and goes no further.
     pub(super) async fn turn<K: Reconcile>(&self, name: &str) -> Outcome {
-        match K::reconcile(self, name).await {
+        let start = Instant::now();
+        let ended = K::reconcile(self, name).await;
+        let failed = matches!(&ended, Err(error) if !matches!(error, NodeError::Store(StoreError::Conflict { .. })));
+        self.turns().record(&K::kind(&()), start.elapsed(), failed);
+        match ended {
             Ok(outcome) => outcome,
             // Somebody wrote the object meanwhile, which is told by the watch as well.
             Err(NodeError::Store(StoreError::Conflict { .. })) => Outcome::Waiting,
@@ -101,24 +104,6 @@ impl<S: Store> Agent<S> {
                 tracing::warn!(kind = %K::kind(&()), name, %error, "Will be tried again");
                 Outcome::Retry
             }
-        }
-    }
-
-    /// Wakes the sessions when a front end has come or gone. Looks at the engine's memory only.
-    pub(super) async fn watch_connections(&self) {
-        let mut known = Vec::new();
-        loop {
-            let engine = self.shared.engine.clone();
-            let exports = blocking(move || engine.exports()).await;
-            let seen: Vec<(String, bool)> = exports
-                .into_iter()
-                .map(|export| (export.name, export.connected))
-                .collect();
-            if seen != known {
-                known = seen;
-                self.shared.session_news.notify_one();
-            }
-            sleep(CONNECTION_INTERVAL).await;
         }
     }
 }
@@ -161,11 +146,12 @@ fn panicked(error: &JoinError) -> Outcome {
     Outcome::Retry
 }
 
-/// Changes of every kind: pools, volumes and sessions depend on each other.
+/// Changes of every kind: pools, volumes, sessions and orphans depend on each other.
 struct Wakes {
     pools: Changes,
     volumes: Changes,
     sessions: Changes,
+    orphans: Changes,
 }
 
 impl Wakes {
@@ -174,6 +160,7 @@ impl Wakes {
             pools: store.watch::<BlockPool>(),
             volumes: store.watch::<SplitVolume>(),
             sessions: store.watch::<VolumeSession>(),
+            orphans: store.watch::<OrphanExtent>(),
         }
     }
 
@@ -182,13 +169,23 @@ impl Wakes {
             () = self.pools.changed() => {}
             () = self.volumes.changed() => {}
             () = self.sessions.changed() => {}
+            () = self.orphans.changed() => {}
         }
     }
 }
 
-async fn news_after(news: &Notify, from: Instant) {
+async fn news_after(news: &News, from: Instant) -> Said {
     sleep_until(from).await;
-    news.notified().await;
+    news.next().await
+}
+
+fn hear(queue: &mut Queue, said: Said) {
+    if said.of_all {
+        return queue.wake_all(now());
+    }
+    for name in &said.names {
+        queue.wake(name, now());
+    }
 }
 
 async fn until(due: Option<std::time::Instant>) {

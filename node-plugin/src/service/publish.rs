@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Where kubelet names the pod, with `podInfoOnMount`.
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
+const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 
 impl<S: Store> NodeService<S> {
     pub(super) async fn publish(
@@ -34,8 +36,9 @@ impl<S: Store> NodeService<S> {
             path: path.text(),
             read_only: call.readonly || access.is_read_only(),
             access_mode: access.name().to_owned(),
-            pod_uid: pod_uid(&call.volume_context),
-            ..Default::default()
+            pod_uid: told(&call.volume_context, POD_UID),
+            pod_name: told(&call.volume_context, POD_NAME),
+            pod_namespace: told(&call.volume_context, POD_NAMESPACE),
         };
         self.wait_exported(id).await?;
         self.at_target(id, &path, Targets::check).await?;
@@ -211,6 +214,6 @@ fn describe(target: &PublishedTarget) -> String {
     format!("{} {access}", target.access_mode)
 }
 
-fn pod_uid(context: &HashMap<String, String>) -> String {
-    context.get(POD_UID).cloned().unwrap_or_default()
+fn told(context: &HashMap<String, String>, key: &str) -> String {
+    context.get(key).cloned().unwrap_or_default()
 }

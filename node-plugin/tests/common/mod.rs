@@ -97,7 +97,10 @@ impl Machine {
         let engine = Engine::start(EngineConfig::default()).unwrap();
         let was_cut = runtime.block_on(async {
             let store = CutStore::new(DirStore::open(self.path("objects")).unwrap(), cut);
-            let config = AgentConfig::new(NODE, self.path("s"));
+            let mut config = AgentConfig::new(NODE, self.path("s"));
+            if self.path("root").exists() {
+                config.host_root = self.path("root");
+            }
             let agent = Agent::new(store.clone(), engine.clone(), config).unwrap();
             let service = NodeService::new(agent.clone(), NodeServiceConfig::default()).unwrap();
             let node = Node {
