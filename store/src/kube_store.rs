@@ -277,3 +277,6 @@ fn readable<K: Object>(objects: Vec<DynamicObject>) -> Vec<K> {
     readable.sort_unstable_by(|a, b| object::name(a).cmp(object::name(b)));
     readable
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! [`Store`] has the few verbs of the Kubernetes API that Holdfast uses, with the same meaning: optimistic concurrency by
 //! `resourceVersion`, `generation` that counts changes of the spec, a status that only its own verb writes, finalizers, and a
-//! level-triggered watch. [`DirStore`] keeps the kinds as YAML manifests in a directory: the embedded default.
+//! level-triggered watch. [`DirStore`] keeps the kinds as YAML manifests in a directory: the embedded default. [`KubeStore`] keeps
+//! them in a cluster; on a node, [`KeptStore`] puts a copy beside it, so that guests do not wait for an API server that is away.
 //!
 //! ```
 //! use holdfast_api::{SplitVolume, SplitVolumeSpec};
@@ -27,6 +28,7 @@ mod announcement;
 mod changes;
 mod dir;
 mod error;
+mod kept;
 mod kube_store;
 mod object;
 
@@ -34,6 +36,7 @@ pub use announcement::{Announcement, EventKind};
 pub use changes::Changes;
 pub use dir::{Damage, DirStore};
 pub use error::StoreError;
+pub use kept::KeptStore;
 pub use kube_store::{KubeStore, KubeStoreConfig};
 pub use object::Object;
 
