@@ -9,6 +9,8 @@ use std::process::Command;
 /// What stands before the table of values in the chart's README.
 const TABLE_BEGINS: &str = "| value | default | what it is |\n";
 
+const MANIFESTS_BEGIN: &str = "# Made by `cargo xtask deploy` from charts/holdfast with its defaults; apply deploy/crds.yaml first.\n";
+
 /// A file that is made, and what must be in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
@@ -56,9 +58,13 @@ fn manifests(root: &Path, helm: &Path) -> anyhow::Result<String> {
         "helm cannot render the chart: {complaint}"
     );
     let rendered = String::from_utf8(told.stdout).context("helm prints no text")?;
-    Ok(format!(
-        "# Made by `cargo xtask deploy` from charts/holdfast with its defaults; apply deploy/crds.yaml first.\n{rendered}"
-    ))
+    let by_helm = |line: &&str| {
+        ["app.kubernetes.io/managed-by: Helm", "helm.sh/chart:"]
+            .iter()
+            .any(|label| line.contains(label))
+    };
+    let lines: Vec<&str> = rendered.lines().filter(|line| !by_helm(line)).collect();
+    Ok(format!("{MANIFESTS_BEGIN}{}\n", lines.join("\n")))
 }
 
 /// The chart's README with a fresh table of values.
