@@ -4,6 +4,7 @@
 mod dry_run;
 mod helm;
 mod life;
+mod metrics;
 mod refused;
 mod rights;
 mod text;
@@ -13,12 +14,10 @@ use life::{
     first_install_tells_what_to_do_next, release_lives_through_upgrade_and_guarded_uninstall,
     second_install_finds_what_the_first_one_left,
 };
+use metrics::alerts_and_dashboard_ask_for_metrics_that_exist;
 use refused::{good_values_are_taken, values_that_mean_nothing_are_refused};
 use rights::{accounts_may_what_they_must_and_nothing_else, node_token_is_held_to_its_own_node};
-use text::{
-    alerts_and_dashboard_ask_for_metrics_that_exist, arguments_are_known_to_their_programs,
-    made_files_are_up_to_date, unit_suites_pass,
-};
+use text::{arguments_are_known_to_their_programs, made_files_are_up_to_date, unit_suites_pass};
 
 // The order matters to the last ones: a release is installed, looked at, changed and taken away.
 holdfast_cluster::tests!(

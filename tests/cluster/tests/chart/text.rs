@@ -7,7 +7,7 @@ use holdfast_guest::kit::workspace;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) async fn unit_suites_pass(plane: &mut Plane) -> anyhow::Result<()> {
@@ -64,51 +64,4 @@ fn program(container: &str) -> anyhow::Result<Option<PathBuf>> {
         "resizer" => kit::program("csi-resizer")?,
         _ => return Ok(None),
     }))
-}
-
-/// By their names without what the exporter adds by itself.
-pub(crate) async fn alerts_and_dashboard_ask_for_metrics_that_exist(
-    _: &mut Plane,
-) -> anyhow::Result<()> {
-    let mut sources = String::new();
-    for room in ["observe", "node-plugin", "controller", "cli"] {
-        read_all(&workspace().join(room).join("src"), &mut sources)?;
-    }
-    let files = crate::helm::chart().join("files");
-    let asked = fs::read_to_string(files.join("alerts.yaml"))?
-        + &fs::read_to_string(files.join("dashboard.json"))?;
-    let words = asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let metrics =
-        words.filter(|word| word.starts_with("holdfast_") || word.starts_with("csi_plugin"));
-    let unknown: BTreeSet<_> = metrics
-        .filter(|metric| {
-            !names(metric)
-                .iter()
-                .any(|name| sources.contains(&format!("\"{name}\"")))
-        })
-        .collect();
-    ensure!(unknown.is_empty(), "nobody tells {unknown:?}");
-    Ok(())
-}
-
-/// How a metric may be called where it is registered: with and without suffixes for its kind and its unit.
-fn names(metric: &str) -> Vec<&str> {
-    let mut names = vec![metric];
-    for suffix in ["_total", "_bucket", "_info", "_seconds", "_bytes"] {
-        let shorter = names.last().and_then(|name| name.strip_suffix(suffix));
-        names.extend(shorter);
-    }
-    names
-}
-
-fn read_all(folder: &Path, text: &mut String) -> anyhow::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            read_all(&path, text)?;
-        } else {
-            *text += &fs::read_to_string(path)?;
-        }
-    }
-    Ok(())
 }
