@@ -17,11 +17,13 @@ pub mod chart;
 mod daemon;
 pub mod kit;
 mod kubelet;
+pub mod lab;
 mod plane;
 pub mod runner;
 mod wait;
 
 pub use daemon::Daemon;
 pub use kubelet::{Kubelet, ensure_node};
+pub use lab::Lab;
 pub use plane::Plane;
 pub use wait::until;

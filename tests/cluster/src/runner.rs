@@ -2,28 +2,60 @@
 //!
 //! Cargo's own runner cannot: it has no place to end what all tests share, and no word for "skipped here".
 
+mod namespace;
+
 use crate::{Plane, kit};
 use futures::future::LocalBoxFuture;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// A test: its name, and what it does with the plane.
-pub struct Test {
+/// What the tests of one program share. It is set once, and gone when the last of them has ended.
+pub trait Stage: Sized {
+    /// Whether processes on it mount: then all runs in a mount namespace of its own, so that no mount stays.
+    const MOUNTS: bool;
+
+    /// Sets it.
+    fn set() -> LocalBoxFuture<'static, anyhow::Result<Self>>;
+
+    /// The control plane in it.
+    fn plane(&mut self) -> &mut Plane;
+
+    /// What helps to understand why a test failed.
+    fn explain(&self) -> String {
+        String::new()
+    }
+}
+
+impl Stage for Plane {
+    const MOUNTS: bool = false;
+
+    fn set() -> LocalBoxFuture<'static, anyhow::Result<Plane>> {
+        Box::pin(Plane::start())
+    }
+
+    fn plane(&mut self) -> &mut Plane {
+        self
+    }
+}
+
+/// A test: its name, and what it does on the stage.
+pub struct Test<S> {
     /// As in `situation_result`.
     pub name: &'static str,
     /// Too long for every day: runs only with `--ignored` or `--include-ignored`.
     pub ignored: bool,
     /// The test itself.
-    pub body: for<'a> fn(&'a mut Plane) -> LocalBoxFuture<'a, anyhow::Result<()>>,
+    pub body: for<'a> fn(&'a mut S) -> LocalBoxFuture<'a, anyhow::Result<()>>,
 }
 
-/// Makes a `main` that runs the async functions named: `tests!(one, two; ignored: three)`. Each takes `&mut Plane`.
+/// Makes a `main` that runs the async functions named: `tests!(one, two; ignored: three)`. Each takes `&mut Plane`, or
+/// `&mut Lab` with `tests!(on Lab: one, two)`.
 #[macro_export]
 macro_rules! tests {
-    ($($name:ident),+ $(,)? $(; ignored: $($long:ident),+ $(,)?)?) => {
+    (on $stage:ty: $($name:ident),* $(,)? $(; ignored: $($long:ident),+ $(,)?)?) => {
         fn main() -> std::process::ExitCode {
-            $crate::runner::run(&[
-                $($crate::tests!(@test $name, false),)+
+            $crate::runner::run::<$stage>(&[
+                $($crate::tests!(@test $name, false),)*
                 $($($crate::tests!(@test $long, true),)+)?
             ])
         }
@@ -32,8 +64,11 @@ macro_rules! tests {
         $crate::runner::Test {
             name: stringify!($name),
             ignored: $ignored,
-            body: |plane| Box::pin($name(plane)),
+            body: |stage| Box::pin($name(stage)),
         }
+    };
+    ($($name:ident),+ $(,)? $(; ignored: $($long:ident),+ $(,)?)?) => {
+        $crate::tests!(on $crate::Plane: $($name),+ $(; ignored: $($long),+)?);
     };
 }
 
@@ -56,7 +91,7 @@ struct Asked {
 }
 
 /// Runs those of `tests` that the command line asks for. Prints what cargo's own runner would.
-pub fn run(tests: &[Test]) -> ExitCode {
+pub fn run<S: Stage>(tests: &[Test<S>]) -> ExitCode {
     let asked = Asked::read(std::env::args().skip(1));
     let (mine, rest): (Vec<_>, Vec<_>) = tests.iter().partition(|test| asked.names(test.name));
     if asked.list {
@@ -71,64 +106,75 @@ pub fn run(tests: &[Test]) -> ExitCode {
         ..Sum::default()
     };
     if !chosen.is_empty() {
-        match kit::reason_to_skip() {
+        match reason_to_skip(S::MOUNTS) {
+            Ok(None) if S::MOUNTS && !namespace::entered() => return namespace::enter(),
             Ok(None) => play(&chosen, &mut sum),
             Ok(Some(why)) => {
                 println!("skipped: {why}");
                 sum.ignored += chosen.len();
             }
-            Err(why) => sum.all_failed(&chosen, &why),
+            Err(why) => sum.all_failed(chosen.len(), &why),
         }
     }
     sum.print();
     ExitCode::from(u8::from(sum.failed > 0))
 }
 
-fn play(tests: &[&Test], sum: &mut Sum) {
+fn reason_to_skip(mounts: bool) -> anyhow::Result<Option<String>> {
+    let reason = kit::reason_to_skip()?;
+    Ok(reason.or_else(|| {
+        let refused = mounts && !namespace::possible();
+        refused
+            .then(|| "mounting is not permitted here, and publishing a volume needs it".to_owned())
+    }))
+}
+
+fn play<S: Stage>(tests: &[&Test<S>], sum: &mut Sum) {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(why) => return sum.all_failed(tests, &why.into()),
+        Err(why) => return sum.all_failed(tests.len(), &why.into()),
     };
     runtime.block_on(async {
         let since = Instant::now();
-        let mut plane = match Plane::start().await {
-            Ok(plane) => plane,
-            Err(why) => return sum.all_failed(tests, &why),
+        let mut stage = match S::set().await {
+            Ok(stage) => stage,
+            Err(why) => return sum.all_failed(tests.len(), &why),
         };
         println!(
-            "the control plane is up after {:.1} s",
+            "the stage is set after {:.1} s",
             since.elapsed().as_secs_f64()
         );
         for test in tests {
             let since = Instant::now();
-            let outcome = (test.body)(&mut plane).await;
-            sum.note(test, &outcome, since);
+            let outcome = (test.body)(&mut stage).await;
+            let outcome = outcome.map_err(|why| format!("{why:?}\n{}", stage.explain()));
+            sum.note(test.name, outcome, since);
         }
         if sum.failed > 0 {
-            plane.keep_folder();
-            println!("logs are in {}", plane.logs().display());
+            stage.plane().keep_folder();
+            println!("logs are in {}", stage.plane().logs().display());
         }
     });
 }
 
 impl Sum {
-    fn note(&mut self, test: &Test, outcome: &anyhow::Result<()>, since: Instant) {
+    fn note(&mut self, name: &str, outcome: Result<(), String>, since: Instant) {
         let seconds = since.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {
                 self.passed += 1;
-                println!("test {} ... ok ({seconds:.1} s)", test.name);
+                println!("test {name} ... ok ({seconds:.1} s)");
             }
             Err(why) => {
                 self.failed += 1;
-                println!("test {} ... FAILED ({seconds:.1} s)\n{why:?}", test.name);
+                println!("test {name} ... FAILED ({seconds:.1} s)\n{why}");
             }
         }
     }
 
-    fn all_failed(&mut self, tests: &[&Test], why: &anyhow::Error) {
+    fn all_failed(&mut self, tests: usize, why: &anyhow::Error) {
         println!("no control plane: {why:?}");
-        self.failed += tests.len();
+        self.failed += tests;
     }
 
     fn print(&self) {
