@@ -84,6 +84,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("networkPolicy.apiServerPorts={99999}", "apiServerPorts"),
     ("metrics.serviceMonitor.interval=soon", "interval"),
+    ("metrics.bindAddress=::", "bindAddress"),
     ("uninstall.force=maybe", "force"),
     ("extraObjects[0].metadata.name=x", "apiVersion"),
 ];
@@ -91,7 +92,7 @@ const BAD: &[(&str, &str)] = &[
 const GOOD: &[&str] = &[
     "controller.resources.limits.cpu=1,controller.resources.limits.memory=1.5Gi",
     "image.tag=0.1.0-rc.1,image.registry=registry.example.com:5000/team",
-    "node.cpus=0\\,2-4",
+    "node.cpus=0\\,2-4,metrics.bindAddress=0.0.0.0",
     "storageClasses=null",
     "storageClasses[0].name=a,storageClasses[0].parameters.holdSeconds=30",
     "pools[0].name=p,pools[0].nodeName=n.example,pools[0].device.path=/dev/disk/by-id/nvme-x",
