@@ -8,6 +8,7 @@ mod nodes;
 
 pub use elector::LeaseTimes;
 
+use crate::error::ControllerError;
 use crate::metrics::ControllerMetrics;
 use departed::Departed;
 use elector::Elector;
@@ -16,6 +17,7 @@ use holdfast_store::Store;
 use kube::Client;
 use std::future::Future;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How the loops behave.
 #[derive(Debug, Clone)]
@@ -71,36 +73,59 @@ impl Default for NodeLossConfig {
     }
 }
 
-/// Runs the loops while this process leads, until `shutdown` completes; then gives leadership up, so that another replica need not
-/// wait for it to expire.
-pub async fn run_loops<S: Store>(
-    client: Client,
-    store: S,
-    metrics: ControllerMetrics,
-    config: LoopsConfig,
-    shutdown: impl Future<Output = ()>,
-) {
-    let elector = Elector::new(&client, &config, metrics.clone());
-    let work = || {
-        let sweeper = Sweeper::new(
-            store.clone(),
-            client.clone(),
-            metrics.clone(),
-            config.garbage.clone(),
-        );
-        let departed = Departed::new(
-            store.clone(),
-            client.clone(),
-            metrics.clone(),
-            config.node_loss.clone(),
-        );
-        async {
-            tokio::join!(sweeper.run(), departed.run());
+/// The loops of one replica.
+#[derive(Clone)]
+pub struct Loops<S> {
+    /// Where our own objects are.
+    pub store: S,
+    /// For nodes, persistent volumes, claims and the Lease.
+    pub client: Client,
+    /// What they tell of themselves.
+    pub metrics: ControllerMetrics,
+    /// How they behave.
+    pub config: LoopsConfig,
+}
+
+impl<S: Store> Loops<S> {
+    /// Runs while this replica leads, and `beside` with it, until `shutdown` completes; then gives leadership up, so that another
+    /// replica need not wait for it to expire.
+    pub async fn run<F: Future<Output = ()>>(
+        &self,
+        beside: impl Fn() -> F,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let elector = Elector::new(&self.client, &self.config, self.metrics.clone());
+        let work = || async {
+            tokio::join!(
+                Sweeper::new(self).run(),
+                Departed::new(self).run(),
+                beside()
+            );
+        };
+        tokio::select! {
+            () = elector.lead(work) => {}
+            () = shutdown => {}
         }
-    };
-    tokio::select! {
-        () = elector.lead(work) => {}
-        () = shutdown => {}
+        elector.resign().await;
     }
-    elector.resign().await;
+}
+
+/// An API server that stands still holds nobody up for longer.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Asks the API server for something that is not ours.
+async fn ask<T>(
+    action: &'static str,
+    what: &str,
+    answer: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ControllerError> {
+    let failed = |cause: String| ControllerError::Cluster {
+        action,
+        what: what.to_owned(),
+        cause,
+    };
+    match timeout(SILENCE, answer).await {
+        Ok(answer) => answer.map_err(|error| failed(error.to_string())),
+        Err(_) => Err(failed(format!("no answer within {SILENCE:?}"))),
+    }
 }

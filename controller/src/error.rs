@@ -82,7 +82,7 @@ pub(crate) enum ControllerError {
     Cluster {
         action: &'static str,
         what: String,
-        cause: Box<kube::Error>,
+        cause: String,
     },
     #[error("{call} is not served by this driver")]
     NotServed { call: &'static str },

@@ -1,8 +1,8 @@
 //! The CSI controller service: it turns calls into intent and waits until the node agent has made it so.
 //!
 //! [`Controller`] writes [`SplitVolume`](holdfast_api::SplitVolume)s and reads what the agent reports in their status; the
-//! agent is the only allocator. [`run_loops`] does what no call asks for and only a cluster needs: it removes volumes whose claim
-//! is gone and finishes what a lost node cannot. It knows no drive, no socket and no virtual machine.
+//! agent is the only allocator. [`Loops`] do what no call asks for and only a cluster needs: they remove volumes whose claim
+//! is gone and finish what a lost node cannot. It knows no drive, no socket and no virtual machine.
 //!
 //! ```no_run
 //! use holdfast_controller::{Controller, ControllerConfig};
@@ -37,7 +37,7 @@ mod validate;
 mod volume;
 mod wait;
 
-pub use cluster::{GarbageConfig, LeaseTimes, LoopsConfig, NodeLossConfig, run_loops};
+pub use cluster::{GarbageConfig, LeaseTimes, Loops, LoopsConfig, NodeLossConfig};
 pub use metrics::ControllerMetrics;
 
 use holdfast_csi::Operations;

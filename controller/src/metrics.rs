@@ -1,5 +1,6 @@
 //! What the controller tells of itself in numbers. Names stand here in full, so that a search finds them.
 
+use crate::error::ControllerError;
 use crate::volume;
 use holdfast_api::SplitVolume;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -37,6 +38,7 @@ pub struct ControllerMetrics {
     garbage_deleted: Counter,
     nodes_gone: Gauge,
     let_go: Family<Kind, Counter>,
+    loop_passes: Family<Loop, Counter>,
     loop_errors: Family<Loop, Counter>,
     watch_errors: Family<Kind, Counter>,
 }
@@ -74,6 +76,11 @@ impl ControllerMetrics {
             "holdfast_controller_let_go",
             "Objects whose removal was finished in place of a lost node, by kind",
             new.let_go.clone(),
+        );
+        registry.register(
+            "holdfast_controller_loop_passes",
+            "Passes of a background loop that went through, by loop",
+            new.loop_passes.clone(),
         );
         registry.register(
             "holdfast_controller_loop_errors",
@@ -135,8 +142,16 @@ impl ControllerMetrics {
         self.let_go.get_or_create(&Kind { kind }).inc();
     }
 
-    pub(crate) fn loop_failed(&self, name: &'static str) {
-        self.loop_errors.get_or_create(&Loop { name }).inc();
+    /// A pass of a loop ended; says so if it failed, for it is tried again and nobody else hears of it.
+    pub(crate) fn passed(&self, name: &'static str, outcome: Result<(), ControllerError>) {
+        let ended = match outcome {
+            Ok(()) => &self.loop_passes,
+            Err(error) => {
+                tracing::warn!(name, %error, "A background loop failed");
+                &self.loop_errors
+            }
+        };
+        ended.get_or_create(&Loop { name }).inc();
     }
 
     pub(crate) fn watch_failed(&self, kind: &str) {

@@ -22,5 +22,5 @@ mod registry;
 mod server;
 
 pub use calls::{CallMetrics, MeasuredCalls};
-pub use registry::{metric_names, new_registry};
+pub use registry::{metric_names, metrics_text, new_registry};
 pub use server::{ObserveError, Observer};

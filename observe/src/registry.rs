@@ -14,20 +14,21 @@ pub fn new_registry(version: &'static str) -> Registry {
     registry
 }
 
+/// All metrics as OpenMetrics text, as `/metrics` answers.
+#[must_use]
+pub fn metrics_text(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("writing to a string does not fail");
+    text
+}
+
 /// The names of everything in a registry, as they stand in a `# HELP` line: without the suffixes that samples bear. For tests
 /// that compare them with a document.
 #[must_use]
 pub fn metric_names(registry: &Registry) -> BTreeSet<String> {
-    text(registry)
+    metrics_text(registry)
         .lines()
         .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
         .map(str::to_owned)
         .collect()
-}
-
-/// All metrics as OpenMetrics text.
-pub(crate) fn text(registry: &Registry) -> String {
-    let mut text = String::new();
-    encode(&mut text, registry).expect("writing to a string does not fail");
-    text
 }

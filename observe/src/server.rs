@@ -2,7 +2,7 @@
 //!
 //! axum, because it is hyper with routing and nothing else.
 
-use crate::registry::text;
+use crate::registry::metrics_text;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -92,7 +92,7 @@ fn routes(
     let registry = Arc::new(registry);
     let ready = Arc::new(ready);
     let metrics = move || {
-        let text = text(&registry);
+        let text = metrics_text(&registry);
         async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], text) }
     };
     let readiness = move || {

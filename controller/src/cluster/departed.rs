@@ -2,8 +2,8 @@
 //! controller lets go of them in its place. Should the drive turn up again, its node finds what nobody speaks of any more and
 //! reports it as OrphanExtents: nothing is erased, and nothing of it is given to anybody.
 
-use super::NodeLossConfig;
 use super::nodes::{Standing, standing};
+use super::{Loops, NodeLossConfig, ask};
 use crate::error::ControllerError;
 use crate::metrics::ControllerMetrics;
 use crate::volume;
@@ -11,9 +11,9 @@ use futures::StreamExt;
 use holdfast_api::{BlockPool, NODE_FINALIZER, SplitVolume, VolumeSession, events};
 use holdfast_store::{Announcement, Object, Store, StoreError};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use kube::Api;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -37,17 +37,12 @@ struct Look {
 }
 
 impl<S: Store> Departed<S> {
-    pub(super) fn new(
-        store: S,
-        client: Client,
-        metrics: ControllerMetrics,
-        config: NodeLossConfig,
-    ) -> Self {
+    pub(super) fn new(loops: &Loops<S>) -> Self {
         Self {
-            store,
-            nodes: Api::all(client),
-            metrics,
-            config,
+            store: loops.store.clone(),
+            nodes: Api::all(loops.client.clone()),
+            metrics: loops.metrics.clone(),
+            config: loops.config.node_loss.clone(),
             absent_since: HashMap::new(),
         }
     }
@@ -73,10 +68,8 @@ impl<S: Store> Departed<S> {
             drop(known.wait_until_ready().await);
             let mut changes = self.store.watch::<SplitVolume>();
             loop {
-                if let Err(error) = self.pass(&known).await {
-                    self.metrics.loop_failed("nodes");
-                    tracing::warn!(%error, "Cannot look after lost nodes now");
-                }
+                let outcome = self.pass(&known).await;
+                self.metrics.passed("nodes", outcome);
                 sleep(PACE.min(self.config.interval)).await;
                 tokio::select! {
                     () = changes.changed() => {}
@@ -124,12 +117,8 @@ impl<S: Store> Departed<S> {
 
     /// A watch may lag; what cannot be undone waits for the API server's own word.
     async fn is_confirmed(&self, name: &str, pools: &[BlockPool]) -> Result<bool, ControllerError> {
-        let node = self.nodes.get_opt(name).await;
-        let node = node.map_err(|cause| ControllerError::Cluster {
-            action: "read",
-            what: format!("Node {name:?}"),
-            cause: Box::new(cause),
-        })?;
+        let what = format!("Node {name:?}");
+        let node = ask("read", &what, self.nodes.get_opt(name)).await?;
         Ok(standing(name, node.as_ref(), pools) != Standing::There)
     }
 

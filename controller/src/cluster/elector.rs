@@ -4,7 +4,7 @@
 //! over the version that was read, and a holder that could not renew stops before anybody else may begin. Time is measured by
 //! each replica's own monotonic clock, so clocks need not agree.
 
-use super::LoopsConfig;
+use super::{LoopsConfig, ask};
 use crate::error::ControllerError;
 use crate::metrics::ControllerMetrics;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -16,6 +16,7 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+/// The Lease, and what is said of it in messages.
 const LEASE: &str = "holdfast-controller";
 /// Giving up leadership is a courtesy: the end does not wait long for it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -95,11 +96,10 @@ impl Elector {
         let mut sighting: Sighting = None;
         loop {
             let since = Instant::now();
-            match timeout(self.times.renew_deadline, self.take(&mut sighting)).await {
-                Ok(Ok(true)) => return since,
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "Cannot take the lead yet"),
-                Err(_) => tracing::warn!("Cannot take the lead yet: the API server is silent"),
+            match self.take(&mut sighting).await {
+                Ok(true) => return since,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "Cannot take the lead yet"),
             }
             sleep(self.times.retry).await;
         }
@@ -111,8 +111,8 @@ impl Elector {
             let mut lease = Lease::default();
             lease.metadata.name = Some(LEASE.to_owned());
             lease.spec = Some(self.spec(&lease, &self.identity));
-            let made = self.leases.create(&PostParams::default(), &lease).await;
-            return won(made);
+            let made = async { won(self.leases.create(&PostParams::default(), &lease).await) };
+            return ask("make", LEASE, made).await;
         };
         let version = lease.metadata.resource_version.clone();
         let seen_at = match sighting {
@@ -123,7 +123,7 @@ impl Elector {
         if !is_free && seen_at.elapsed() < self.expiry(&lease) {
             return Ok(false);
         }
-        won(self.write(lease, &self.identity).await)
+        self.write(lease, &self.identity).await
     }
 
     /// Renews the Lease; returns when it is lost, or when no renewal succeeded for so long that it may be.
@@ -145,22 +145,22 @@ impl Elector {
         match self.read().await? {
             Some(lease) if holder(&lease) == self.identity => {
                 // Nobody but us writes a Lease that is ours and has not expired.
-                won(self.write(lease, &self.identity).await)
+                self.write(lease, &self.identity).await
             }
             _ => Ok(false),
         }
     }
 
     async fn read(&self) -> Result<Option<Lease>, ControllerError> {
-        let lease = self.leases.get_opt(LEASE).await;
-        lease.map_err(|cause| failed("read", cause))
+        ask("read", LEASE, self.leases.get_opt(LEASE)).await
     }
 
-    /// Writes over the version that was read.
-    async fn write(&self, mut lease: Lease, identity: &str) -> kube::Result<Lease> {
+    /// Writes over the version that was read. False if another replica came before.
+    async fn write(&self, mut lease: Lease, identity: &str) -> Result<bool, ControllerError> {
         lease.spec = Some(self.spec(&lease, identity));
         let params = PostParams::default();
-        self.leases.replace(LEASE, &params, &lease).await
+        let written = async { won(self.leases.replace(LEASE, &params, &lease).await) };
+        ask("write", LEASE, written).await
     }
 
     fn spec(&self, before: &Lease, identity: &str) -> LeaseSpec {
@@ -191,18 +191,10 @@ fn holder(lease: &Lease) -> &str {
 }
 
 /// A write that another replica came before is no error, it is the answer.
-fn won(written: kube::Result<Lease>) -> Result<bool, ControllerError> {
+fn won(written: kube::Result<Lease>) -> kube::Result<bool> {
     match written {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(cause) => Err(failed("write", cause)),
-    }
-}
-
-fn failed(action: &'static str, cause: kube::Error) -> ControllerError {
-    ControllerError::Cluster {
-        action,
-        what: format!("Lease {LEASE:?}"),
-        cause: Box::new(cause),
+        Err(error) => Err(error),
     }
 }

@@ -4,7 +4,7 @@
 //! Deleting is for ever, so every doubt is an answer in favour of the volume: it must be older than a grace, made for a claim that
 //! we know, on no node in use, and be found so in two passes.
 
-use super::GarbageConfig;
+use super::{GarbageConfig, Loops, ask};
 use crate::error::ControllerError;
 use crate::metrics::ControllerMetrics;
 use crate::volume;
@@ -31,17 +31,12 @@ pub(super) struct Sweeper<S> {
 }
 
 impl<S: Store> Sweeper<S> {
-    pub(super) fn new(
-        store: S,
-        client: Client,
-        metrics: ControllerMetrics,
-        config: GarbageConfig,
-    ) -> Self {
+    pub(super) fn new(loops: &Loops<S>) -> Self {
         Self {
-            store,
-            client,
-            metrics,
-            config,
+            store: loops.store.clone(),
+            client: loops.client.clone(),
+            metrics: loops.metrics.clone(),
+            config: loops.config.garbage.clone(),
             suspects: HashSet::new(),
         }
     }
@@ -49,10 +44,8 @@ impl<S: Store> Sweeper<S> {
     /// Looks for garbage again and again.
     pub(super) async fn run(mut self) {
         loop {
-            if let Err(error) = self.pass().await {
-                self.metrics.loop_failed("garbage");
-                tracing::warn!(%error, "Cannot look for garbage now");
-            }
+            let outcome = self.pass().await;
+            self.metrics.passed("garbage", outcome);
             sleep(self.config.interval).await;
         }
     }
@@ -98,13 +91,12 @@ impl<S: Store> Sweeper<S> {
     }
 
     async fn persistent_volumes(&self) -> Result<PersistentVolumes, ControllerError> {
-        let failed = failed("list", "PersistentVolumes");
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let mut page = ListParams::default().limit(PAGE);
         let mut seen = PersistentVolumes::default();
         // Ends with the last page, which names no next one.
         loop {
-            let list = api.list(&page).await.map_err(&failed)?;
+            let list = ask("list", "PersistentVolumes", api.list(&page)).await?;
             list.items.into_iter().for_each(|volume| seen.add(volume));
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
@@ -119,8 +111,11 @@ impl<S: Store> Sweeper<S> {
         };
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.client.clone(), &claim.namespace);
-        let found = api.get_opt(&claim.name).await;
-        let found = found.map_err(failed("read", "a PersistentVolumeClaim"))?;
+        let what = format!(
+            "PersistentVolumeClaim \"{}/{}\"",
+            claim.namespace, claim.name
+        );
+        let found = ask("read", &what, api.get_opt(&claim.name)).await?;
         Ok(found.is_some_and(|found| may_want(&found, claim)))
     }
 
@@ -205,17 +200,6 @@ fn story(volume: &SplitVolume) -> String {
 
 fn name(volume: &SplitVolume) -> &str {
     volume.metadata.name.as_deref().unwrap_or_default()
-}
-
-fn failed(
-    action: &'static str,
-    what: &'static str,
-) -> impl Fn(kube::Error) -> ControllerError + Copy {
-    move |cause| ControllerError::Cluster {
-        action,
-        what: what.to_owned(),
-        cause: Box::new(cause),
-    }
 }
 
 #[cfg(test)]
