@@ -373,6 +373,4 @@ fn crosses(event: u16, old: u16, new: u16) -> bool {
 }
 
 #[cfg(test)]
-mod litmus;
-#[cfg(test)]
 mod tests;

@@ -173,8 +173,9 @@ impl Request {
             && piece.iov_len == len
         {
             // SAFETY: the piece is 16 bytes of guest memory that the chain keeps mapped.
-            unsafe { word::copy_from(piece.iov_base.cast(), &mut bytes) };
-            return (bytes, from + 1);
+            let [low, high] = unsafe { word::load_pair(piece.iov_base.cast()) };
+            let both = u128::from(high) << 64 | u128::from(low);
+            return (both.to_le_bytes(), from + 1);
         }
         let from = self.take_scattered(from, &mut bytes);
         (bytes, from)

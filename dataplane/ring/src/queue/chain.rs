@@ -269,19 +269,20 @@ impl Table<'_> {
     fn descriptor(&self, index: u16) -> Descriptor {
         debug_assert!(index < self.size);
         let offset = 16 * usize::from(index);
-        let mut bytes = [0; 16];
-        match self.host {
+        let [addr, rest] = match self.host {
             // SAFETY: all `16 * size` bytes from `host` are in one region of the view, which is borrowed here.
-            Some(host) => unsafe { word::copy_from(host.add(offset), &mut bytes) },
-            // The range was found whole, so this cannot fail; if it did, a descriptor of length 0 is refused.
-            None => _ = self.view.read(self.addr + offset as u64, &mut bytes),
-        }
-        let [addr, rest] = [0, 8].map(|at| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
-        });
+            Some(host) => unsafe { word::load_pair(host.add(offset)) },
+            None => self.read_scattered(offset),
+        };
         Descriptor::from_words(addr, rest)
+    }
+
+    #[cold]
+    fn read_scattered(&self, offset: usize) -> [u64; 2] {
+        let mut bytes = [0; 16];
+        // The range was found whole, so this cannot fail; if it did, a descriptor of length 0 is refused.
+        _ = self.view.read(self.addr + offset as u64, &mut bytes);
+        word::pair(bytes)
     }
 }
 

@@ -2,6 +2,8 @@
 //! we have looked at it changes nothing.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod litmus;
+
 use super::crosses;
 use crate::blk::{Kind, Request};
 use crate::driver::*;
