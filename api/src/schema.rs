@@ -8,7 +8,7 @@ pub(crate) fn size(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-int-or-string": true,
         "pattern": SIZE,
         "x-kubernetes-validations": [{
-            "rule": "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).compareTo(quantity('8Ei')) < 0",
+            "rule": "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0')) && quantity(self).isLessThan(quantity('8Ei'))",
             "message": "must be a size below 8Ei, in bytes or with a suffix, as in 4Gi"
         }],
     })

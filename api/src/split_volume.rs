@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.nodeName",
     validation = Rule::new("size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')")
         .message("metadata.name may have 63 characters and no dot"),
+    // A size that was asked for in vain is taken back: that shrinks a wish, not a volume.
+    validation = Rule::new("quantity(string(self.spec.size)).compareTo(quantity(string(oldSelf.spec.size))) >= 0 || (has(self.status) && has(self.status.size) && quantity(string(self.spec.size)).compareTo(quantity(self.status.size)) >= 0)")
+        .message("size may grow, never shrink below what is on the drive"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
     printcolumn(name = "Size", type_ = "string", json_path = ".spec.size"),
@@ -43,8 +46,6 @@ pub struct SplitVolumeSpec {
     pub pool: String,
     /// Size; may grow, never shrink. A multiple of 1Mi.
     #[schemars(schema_with = "schema::size")]
-    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0")
-        .message("size may grow, never shrink"))]
     pub size: Quantity,
     /// The CSI name the volume was asked for under, where it differs from the object's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -70,6 +70,11 @@ impl Plane {
         self.site.url()
     }
 
+    /// The address of the database, which takes anybody's word.
+    pub fn etcd_url(&self) -> String {
+        self.site.etcd_url()
+    }
+
     /// The certificate that signs the API server's.
     pub fn authority(&self) -> PathBuf {
         self.site.certs.path("ca.crt")

@@ -10,7 +10,7 @@ use std::process::Command;
 /// The ports of one plane, all on the loopback address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
-    etcd: u16,
+    pub(super) etcd: u16,
     peers: u16,
     pub(super) api: u16,
 }

@@ -48,6 +48,10 @@ impl Site {
         format!("https://127.0.0.1:{}", self.ports.api)
     }
 
+    pub(super) fn etcd_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.etcd)
+    }
+
     pub(super) fn admin_kubeconfig(&self) -> anyhow::Result<PathBuf> {
         let user = json!({
             "client-certificate": self.certs.path("admin.crt"),

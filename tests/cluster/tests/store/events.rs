@@ -1,0 +1,56 @@
+//! Events as people find them: beside their object, and equal ones counted.
+
+use crate::{PATIENCE, empty_store, volume};
+use anyhow::ensure;
+use holdfast_api::events;
+use holdfast_cluster::{Plane, until};
+use holdfast_store::{Announcement, Store};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, ListParams};
+
+pub(crate) async fn equal_events_are_counted_together(plane: &mut Plane) -> anyhow::Result<()> {
+    let store = empty_store(plane).await?;
+    let mut made = store.create(volume("told", "n1")).await?;
+    for size in [128, 256, 512_u64] {
+        store
+            .announce(
+                &made,
+                Announcement::normal(events::EXPANDED, "it has grown"),
+            )
+            .await;
+        made.spec.size = holdfast_api::quantity(size << 20);
+        made = store.update(made).await?;
+    }
+    let long = "ü".repeat(2000);
+    store
+        .announce(&made, Announcement::warning(events::IO_ERROR, long))
+        .await;
+
+    let api: Api<Event> = Api::namespaced(plane.client(), "default");
+    let found = until("all four are told in two events", PATIENCE, async || {
+        let all = api.list(&ListParams::default()).await?.items;
+        let about = |event: &Event| {
+            let regarding = event.regarding.as_ref();
+            regarding.is_some_and(|object| object.name.as_deref() == Some("told"))
+        };
+        let ours: Vec<Event> = all.into_iter().filter(about).collect();
+        let counted = ours
+            .iter()
+            .any(|event| event.series.as_ref().is_some_and(|s| s.count == 3));
+        if ours.len() == 2 && counted {
+            return Ok(Ok(ours));
+        }
+        Ok(Err(format!("{ours:?}")))
+    });
+    let found = found.await?;
+    let warning = found
+        .iter()
+        .find(|event| event.type_.as_deref() == Some("Warning"));
+    ensure!(warning.is_some_and(|event| event.reason.as_deref() == Some("IOError")));
+    let said = plane.kubectl(&["describe", "splitvolume", "told"])?;
+    ensure!(
+        said.contains("Expanded") && said.contains("it has grown"),
+        "{said}"
+    );
+    Ok(())
+}
