@@ -1,7 +1,10 @@
 //! The command line: one subcommand, one file.
 
 use crate::logging::LogFormat;
-use crate::{crds, csi, device, kubevirt_hook, logging, pool, serve, standalone};
+use crate::{
+    controller, crds, csi, device, kubevirt_hook, logging, node, pool, serve, standalone,
+    uninstall_check,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Storage for virtual machines that holds fast while everything behind it changes.
@@ -19,6 +22,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve controller and node on one CSI socket, with the state in a directory: no cluster needed.
     Standalone(standalone::Args),
+    /// Serve the CSI node service in a cluster, and the volumes of this node.
+    Node(node::Args),
+    /// Serve the CSI controller in a cluster.
+    Controller(controller::Args),
     /// Serve one device on one socket, nothing else.
     Serve(serve::Args),
     /// Call a CSI endpoint.
@@ -31,6 +38,8 @@ enum Command {
     Pool(pool::Args),
     /// Print the definitions of the custom resources.
     Crds,
+    /// Fail while volumes exist: what helm asks before it uninstalls the driver.
+    UninstallCheck(uninstall_check::Args),
 }
 
 /// How results are printed.
@@ -48,12 +57,15 @@ impl Cli {
         logging::start(self.log);
         match self.command {
             Command::Standalone(args) => standalone::run(args),
+            Command::Node(args) => node::run(args),
+            Command::Controller(args) => controller::run(args),
             Command::Serve(args) => serve::run(args),
             Command::Csi(args) => csi::run(args),
             Command::Device(args) => device::run(args),
             Command::KubevirtHook(args) => kubevirt_hook::run(&args),
             Command::Pool(args) => pool::run(args),
             Command::Crds => crds::run(),
+            Command::UninstallCheck(args) => uninstall_check::run(args),
         }
     }
 }

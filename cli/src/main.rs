@@ -5,16 +5,22 @@
 mod answer;
 mod args;
 mod call;
+mod cluster;
+mod controller;
 mod cpus;
 mod crds;
 mod csi;
 mod device;
 mod kubevirt_hook;
 mod logging;
+mod node;
+mod node_process;
 mod pool;
 mod serve;
 mod signals;
 mod standalone;
+mod underway;
+mod uninstall_check;
 
 use clap::Parser;
 use std::process::ExitCode;
