@@ -88,11 +88,12 @@ impl Figures {
         }
     }
 
-    /// The placement most samples were taken under. Figures of another cannot be compared with them.
+    /// The placement that counts: near, which the targets were set for, if it was had often enough. Figures of the other
+    /// cannot be compared with them.
     pub(crate) fn placement(&self) -> Placement {
         let all = self.rows.iter().flat_map(|row| &row.samples);
         let near = all.clone().filter(|s| s.placement == Placement::Near);
-        match 2 * near.count() >= all.count() {
+        match 3 * near.count() >= all.count() {
             true => Placement::Near,
             false => Placement::Far,
         }

@@ -80,7 +80,7 @@ impl Machine {
         Ok(machine)
     }
 
-    pub(crate) fn note(&mut self, note: &str) {
+    fn note(&mut self, note: &str) {
         if !self.notes.iter().any(|known| known == note) {
             self.notes.push(note.to_owned());
         }
@@ -120,6 +120,18 @@ impl Machine {
             Ok(())
         })?;
         Ok(best)
+    }
+
+    /// Waits for the host to put the processors together; false if it has not by then.
+    pub(crate) fn wait_near(&self, patience: Duration) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + patience;
+        while Placement::of(self.round_trip_ns()?) == Placement::Far {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Ok(true)
     }
 
     /// What both processors lose to others while nothing of ours runs.

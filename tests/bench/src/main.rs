@@ -12,6 +12,7 @@ mod report;
 mod rest;
 mod rounds;
 mod server;
+mod stages;
 mod targets;
 
 use anyhow::Context;
@@ -23,6 +24,7 @@ use machine::Machine;
 use peers::{Peer, Programs};
 use report::Report;
 use rounds::{Pace, Rounds, Site};
+use stages::Stage;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use targets::Evidence;
@@ -45,6 +47,9 @@ struct Cli {
     /// Only peers whose names begin with one of these, and Holdfast.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     against: Vec<String>,
+    /// How long to wait for processors that share a cache, in seconds: targets were set for such a pair.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    wait_near: u64,
     /// How often everything is measured.
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -60,12 +65,36 @@ enum Part {
     /// The reference engine as a server.
     #[command(hide = true)]
     Reference { socket: PathBuf, bdev: String },
+    /// What each stage of a request costs in the ring room, in time and in instructions.
+    Ring {
+        /// Only this one, and only its time.
+        #[arg(long)]
+        stage: Option<Stage>,
+        /// Requests made available at a time.
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
+        batch: u16,
+        /// How many in all.
+        #[arg(long, default_value_t = 320_000)]
+        requests: u32,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match &cli.part {
         Some(Part::Reference { socket, bdev }) => serve_reference(socket, bdev),
+        Some(Part::Ring {
+            stage: Some(stage),
+            batch,
+            requests,
+        }) => {
+            println!("{:.1} ns", stages::run(*stage, *batch, *requests)?);
+            Ok(())
+        }
+        Some(Part::Ring { stage: None, .. }) => {
+            println!("{}", stages::table()?);
+            Ok(())
+        }
         None => bench(&cli),
     }
 }
@@ -82,6 +111,11 @@ fn bench(cli: &Cli) -> anyhow::Result<()> {
     let mut peers = peers::all(&programs, cli.peers.as_deref())?;
     peers.retain(|peer| cli.wants(peer));
     let machine = Machine::prepare(cli.processors()?)?;
+    if !machine.wait_near(Duration::from_secs(cli.wait_near))? {
+        eprintln!(
+            "The processors are far from each other: figures of null and malloc will be low for all."
+        );
+    }
     let clock = Clock::new();
     let rounds = Rounds {
         machine: &machine,

@@ -1,7 +1,7 @@
 //! The report: Markdown for people, JSON for programs.
 
 use crate::figures::{Figures, Middle};
-use crate::machine::{Machine, Noise};
+use crate::machine::{Machine, Noise, Placement};
 use crate::peers::{Medium, OURS};
 use crate::rest::{Rest, Wake};
 use crate::targets::{Target, Verdict};
@@ -110,6 +110,12 @@ impl Report {
             text,
             &format!("* placement {placement}; {out} of {all} runs left out for another"),
         );
+        if self.figures.placement() == Placement::Far {
+            line(
+                text,
+                "* the targets for null and malloc were set for near processors, these were far",
+            );
+        }
         for (depth, ceiling) in &self.ceiling {
             let reached = ceiling.median / 1e6;
             let word = if ceiling.median >= CEILING {

@@ -133,7 +133,7 @@ pub(crate) fn wakes(rounds: &Rounds<'_>, peers: &[Peer]) -> (Vec<Wake>, Vec<Stri
         .clone()
         .filter(|(placement, ..)| *placement == Placement::Near)
         .count();
-    let main = match 2 * near >= all.count() {
+    let main = match 3 * near >= all.count() {
         true => Placement::Near,
         false => Placement::Far,
     };

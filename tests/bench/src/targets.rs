@@ -34,11 +34,11 @@ pub(crate) struct Evidence<'a> {
 /// All promises.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Target> {
     let mut targets = vec![
-        evidence.faster(Medium::Null, &["randread-1"], 8.5),
-        evidence.faster(Medium::Null, &["randread-32", "randread-128"], 5.2),
+        evidence.faster((Medium::Null, &["randread-1"]), 8.5, Some("qsd")),
+        evidence.faster((Medium::Null, &["randread-32", "randread-128"]), 5.2, None),
         evidence.memory_speed(),
-        evidence.faster(Medium::Tmpfs, &["randread-1"], 5.5),
-        evidence.faster(Medium::Tmpfs, &["randread-32", "randread-128"], 3.6),
+        evidence.faster((Medium::Tmpfs, &["randread-1"]), 5.5, Some("qsd-threads")),
+        evidence.faster((Medium::Tmpfs, &["randread-32", "randread-128"]), 3.6, None),
         evidence.disk_speed(),
         evidence.disk_cpu(),
         evidence.tail(Medium::Null),
@@ -52,7 +52,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Target> {
     targets.push(Target {
         what: "two reactors, one volume with 4 queues".to_owned(),
         wanted: ">= 1.8x one reactor".to_owned(),
-        found: "needs two processors for servers and two for clients".to_owned(),
+        found: "this benchmark drives one queue on one server processor".to_owned(),
         verdict: Verdict::Unmeasured,
     });
     targets
@@ -68,21 +68,32 @@ impl Evidence<'_> {
         speeds.max_by(|one, other| one.1.total_cmp(&other.1))
     }
 
-    /// Times the daemon in its best configuration; the worst of the cases counts.
-    fn faster(&self, medium: Medium, cases: &[&str], factor: f64) -> Target {
+    /// Times the daemon as it is by default, `named`, or in its best configuration; the worst of the cases counts. The
+    /// others are told as well.
+    fn faster(
+        &self,
+        (medium, cases): (Medium, &[&str]),
+        factor: f64,
+        named: Option<&str>,
+    ) -> Target {
         let ratio = |case: &&str| {
             let ours = self.figures.iops(medium, case, OURS)?;
-            let (daemon, theirs) = self.daemon(medium, case)?;
-            Some((
-                ours / theirs,
-                format!("{:.2}x {daemon} in {case}", ours / theirs),
-            ))
+            let (best, fastest) = self.daemon(medium, case)?;
+            let (peer, speed) = match named {
+                Some(peer) => (peer, self.figures.iops(medium, case, peer)?),
+                None => (best, fastest),
+            };
+            let mut text = format!("{:.2}x {peer} in {case}", ours / speed);
+            if peer != best {
+                text.push_str(&format!(", {:.2}x {best}", ours / fastest));
+            }
+            Some((ours / speed, text))
         };
         let ratios: Option<Vec<_>> = cases.iter().map(ratio).collect();
         let worst = ratios.and_then(|all| all.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)));
         Target::new(
             format!("{medium}, {}", cases.join(" and ")),
-            format!(">= {factor}x qemu-storage-daemon's best"),
+            format!(">= {factor}x {}", named.unwrap_or("the best of qsd")),
             worst.map(|(ratio, text)| (ratio >= factor, text)),
         )
     }

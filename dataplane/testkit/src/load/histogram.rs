@@ -3,7 +3,7 @@
 /// Each power of two is cut into this many buckets: a value is known to within 3 %.
 const PARTS: u64 = 32;
 const PARTS_BITS: u32 = PARTS.trailing_zeros();
-const BUCKETS: usize = (64 - PARTS_BITS as usize) * PARTS as usize;
+const BUCKETS: usize = (64 - PARTS_BITS as usize) << PARTS_BITS;
 
 /// Counts of latencies in nanoseconds.
 #[derive(Clone, Debug)]
