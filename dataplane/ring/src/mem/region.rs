@@ -182,7 +182,8 @@ fn check_file(spec: &RegionSpec, file: &File) -> Result<u64, MemError> {
         }
         fs
     };
-    if fs.f_type == libc::HUGETLBFS_MAGIC {
+    // C libraries disagree on the sign of these.
+    if i128::from(fs.f_type) == i128::from(libc::HUGETLBFS_MAGIC) {
         return Ok(metadata.blksize().max(page_size()));
     }
     Ok(page_size())
