@@ -1,5 +1,6 @@
 //! Alerts and dashboard against what a running Holdfast really tells.
 
+use crate::helm::run;
 use anyhow::ensure;
 use holdfast_cluster::{Daemon, Plane, until};
 use std::collections::BTreeSet;
@@ -43,29 +44,31 @@ fn family(metric: &str) -> &str {
     shorter.unwrap_or(metric)
 }
 
-/// What a node tells: names and kinds are there before any pool or volume is.
+/// What a node tells: names and kinds are there before any pool or volume is. Calls are told of once there was one.
 async fn tell(plane: &Plane) -> anyhow::Result<String> {
-    let dir = plane.folder().join("node");
+    let holdfast = holdfast_guest::holdfast()?;
     // Nobody else is likely to take the port in between; if so, the test fails and says that nobody answers.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut holdfast = Command::new(holdfast_guest::holdfast()?);
-    holdfast
+    let endpoint = format!("unix://{}/csi.sock", plane.folder().display());
+    let mut standalone = Command::new(&holdfast);
+    standalone
+        .env("CSI_ENDPOINT", &endpoint)
         .args(["standalone", "--node-name=n1", "--dir"])
-        .arg(&dir)
-        .arg(format!(
-            "--csi-endpoint=unix://{}/csi.sock",
-            plane.folder().display()
-        ))
+        .arg(plane.folder().join("node"))
         .arg(format!("--http-endpoint={address}"));
-    let mut daemon = Daemon::start("standalone", &holdfast, &plane.logs())?;
-    until("metrics are told", PATIENCE, || {
+    let mut daemon = Daemon::start("standalone", &standalone, &plane.logs())?;
+    until("health is told", PATIENCE, || {
         let alive = daemon.check();
         async move {
             alive?;
-            Ok(get(address, "/metrics").map_err(|why| why.to_string()))
+            Ok(get(address, "/healthz").map_err(|why| why.to_string()))
         }
     })
-    .await
+    .await?;
+    run(Command::new(&holdfast)
+        .env("CSI_ENDPOINT", &endpoint)
+        .args(["csi", "probe"]))?;
+    get(address, "/metrics")
 }
 
 fn get(address: std::net::SocketAddr, path: &str) -> anyhow::Result<String> {
