@@ -6,9 +6,11 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 pub(crate) fn size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
+        // Without a word, kube lets an optional one be null, which is neither a size nor absent.
+        "nullable": false,
         "pattern": SIZE,
         "x-kubernetes-validations": [{
-            "rule": "type(self) == int ? self > 0 : isQuantity(self) && quantity(self).isGreaterThan(quantity('0')) && quantity(self).isLessThan(quantity('8Ei'))",
+            "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0')) && quantity(string(self)).isLessThan(quantity('8Ei'))",
             "message": "must be a size below 8Ei, in bytes or with a suffix, as in 4Gi"
         }],
     })

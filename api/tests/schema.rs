@@ -84,12 +84,12 @@ fn every_field_has_an_end() {
             format.is_none_or(|format| known.contains(&format)),
             "{path}: {format:?}"
         );
+        assert_ne!(field["nullable"], true, "{path} may be null");
         for odd in [
             "x-kubernetes-preserve-unknown-fields",
             "additionalProperties",
             "anyOf",
             "oneOf",
-            "nullable",
         ] {
             assert!(!has(odd), "{path} has {odd}");
         }

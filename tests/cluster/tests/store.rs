@@ -202,7 +202,12 @@ async fn field_of_a_newer_version_survives_our_writes(plane: &mut Plane) -> anyh
     let ours = found.managed_fields().iter().find(|of| {
         of.manager.as_deref() == Some("holdfast-node") && of.operation.as_deref() == Some("Update")
     });
-    ensure!(found.spec.qos.is_some() && ours.is_some(), "{found:?}");
+    let ours = serde_json::to_string(&ours.context("we wrote a label")?.fields_v1)?;
+    ensure!(found.spec.qos.is_some(), "{found:?}");
+    ensure!(
+        ours.contains("f:labels") && !ours.contains("f:iops"),
+        "{ours}"
+    );
     let theirs = found
         .managed_fields()
         .iter()

@@ -220,6 +220,10 @@ fn changed_volumes() -> Vec<Case> {
             json!({ "status": { "extents": [{ "offsetBytes": -1, "lengthBytes": 1 }] } }),
             Some("offsetBytes"),
         ),
+        // What was asked for in vain may be taken back, down to what is on the drive.
+        (json!({ "status": { "size": "1Gi" } }), None),
+        (spec(json!({ "size": "1Gi" })), None),
+        (spec(json!({ "size": "1023Mi" })), Some("never shrink")),
     ]
 }
 
