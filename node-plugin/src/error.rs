@@ -2,6 +2,7 @@
 
 use crate::path::PathError;
 use holdfast_dataplane::{EngineError, ErrorKind};
+use holdfast_kubevirt::Refusal;
 use holdfast_store::StoreError;
 use std::io;
 use std::path::PathBuf;
@@ -171,6 +172,9 @@ pub enum NodeError {
         /// What the agent last said about it.
         why: String,
     },
+    /// A virtual machine's pod may not have the volume, or not yet.
+    #[error(transparent)]
+    NotAdmitted(#[from] Refusal),
     /// A path from the caller.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -211,6 +215,8 @@ impl NodeError {
             | NodeError::NotExpanded { .. }
             | NodeError::NotOpened { .. }
             | NodeError::OpenElsewhere { .. } => Code::FailedPrecondition,
+            NodeError::NotAdmitted(refusal) if refusal.may_pass() => Code::Unavailable,
+            NodeError::NotAdmitted(_) => Code::FailedPrecondition,
             NodeError::TooLarge { .. } => Code::OutOfRange,
             NodeError::BeingUnstaged { .. } | NodeError::BeingWritten { .. } => Code::Aborted,
             NodeError::TimedOut { .. } => Code::DeadlineExceeded,

@@ -13,6 +13,7 @@ use crate::error::NodeError;
 use crate::path::Targets;
 use holdfast_api::{SplitVolume, TOPOLOGY_KEY, check_object_name};
 use holdfast_csi::{Access, Operations, check_capability};
+use holdfast_kubevirt::PublishGate;
 use holdfast_proto::csi::v1 as csi;
 use holdfast_proto::csi::v1::node_server::{Node, NodeServer};
 use holdfast_proto::csi::v1::node_service_capability::rpc;
@@ -32,6 +33,8 @@ pub struct NodeServiceConfig {
     pub target_root: PathBuf,
     /// How long a call waits for the agent before it is answered DEADLINE_EXCEEDED.
     pub patience: Duration,
+    /// Asked whether a pod may have a volume, in clusters with KubeVirt.
+    pub gate: Option<PublishGate>,
 }
 
 impl Default for NodeServiceConfig {
@@ -40,6 +43,7 @@ impl Default for NodeServiceConfig {
             volumes_max: 0,
             target_root: "/".into(),
             patience: Duration::from_secs(20),
+            gate: None,
         }
     }
 }

@@ -43,6 +43,7 @@ impl<S: Store> NodeService<S> {
         self.wait_exported(id).await?;
         self.at_target(id, &path, Targets::check).await?;
         if !is_recorded(&session, &wanted, access)? {
+            self.admit(id, &wanted).await?;
             self.record(id, wanted).await?;
             self.wait_exported(id).await?;
         }
@@ -67,6 +68,17 @@ impl<S: Store> NodeService<S> {
             self.edit_session(&call.volume_id, strike).await?;
         }
         Ok(())
+    }
+
+    /// Whether the pod may have the volume. One that has it is not asked again: its machine runs.
+    async fn admit(&self, id: &str, wanted: &PublishedTarget) -> Result<(), NodeError> {
+        match &self.config.gate {
+            Some(gate) if !wanted.pod_name.is_empty() => {
+                let admitted = gate.admit(&wanted.pod_namespace, &wanted.pod_name, id);
+                Ok(admitted.await?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The session, if the volume is staged where the call says.

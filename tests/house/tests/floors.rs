@@ -89,6 +89,7 @@ const FLOORS: &[Room] = &[
         name: "holdfast-node",
         may_import: &[
             "holdfast-dataplane",
+            "holdfast-kubevirt",
             "holdfast-api",
             "holdfast-proto",
             "holdfast-store",
