@@ -37,6 +37,8 @@ impl Pods {
         match pods.list(&own).await {
             Err(why) => done = self.complain(&why.into()),
             Ok(pods) => {
+                let here: Vec<_> = pods.iter().filter_map(ResourceExt::uid).collect();
+                done = self.clean_up(&here).await;
                 for pod in pods {
                     if let Err(why) = self.sync_one(&pod).await {
                         done = self.complain(&why.context(format!("pod {}", pod.name_any())));
@@ -45,6 +47,31 @@ impl Pods {
             }
         }
         done
+    }
+
+    /// Unmounts what pods used that are gone without waiting for it: deleted with no grace.
+    async fn clean_up(&mut self, here: &[String]) -> bool {
+        let known: Vec<_> = self.mounts.keys().cloned().collect();
+        let mut done = true;
+        for uid in known.into_iter().filter(|uid| !here.contains(uid)) {
+            if let Err(why) = self.release(&uid).await {
+                done = self.complain(&why.context(format!("pod {uid} that is gone")));
+            }
+        }
+        done
+    }
+
+    /// Takes all volumes out of a pod.
+    async fn release(&mut self, uid: &str) -> anyhow::Result<()> {
+        let mounts = self.mounts.get(uid).cloned().unwrap_or_default();
+        for mount in &mounts {
+            Driver::connect(&self.place.endpoint)
+                .await?
+                .unmount(mount)
+                .await?;
+        }
+        self.mounts.remove(uid);
+        Ok(())
     }
 
     /// Notes what went wrong; never done then.
@@ -89,17 +116,11 @@ impl Pods {
 
     async fn end(&mut self, pod: &Pod) -> anyhow::Result<()> {
         let uid = pod.uid().context("a pod has a UID")?;
-        let mounts = self.mounts.get(&uid).cloned().unwrap_or_default();
-        for mount in &mounts {
-            Driver::connect(&self.place.endpoint)
-                .await?
-                .unmount(mount)
-                .await?;
-        }
+        self.release(&uid).await?;
         let only_this = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(Preconditions {
-                uid: Some(uid.clone()),
+                uid: Some(uid),
                 resource_version: None,
             }),
             ..DeleteParams::default()
@@ -107,7 +128,6 @@ impl Pods {
         self.pods_beside(pod)
             .delete(&pod.name_any(), &only_this)
             .await?;
-        self.mounts.remove(&uid);
         Ok(())
     }
 

@@ -54,7 +54,7 @@ impl Lab {
             "metadata": { "name": name },
             "spec": {
                 "nodeSelector": selector,
-                "terminationGracePeriodSeconds": 0,
+                "terminationGracePeriodSeconds": 1,
                 "containers": [{ "name": "vm", "image": "none",
                     "volumeMounts": [{ "name": "disk", "mountPath": "/disk" }] }],
                 "volumes": [{ "name": "disk", "persistentVolumeClaim": { "claimName": name } }],
