@@ -368,13 +368,13 @@ fn client_without_a_server_says_whom_it_asked() {
 fn definitions_are_printed_for_all_kinds() {
     let output = holdfast(&["crds"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    for kind in ["BlockPool", "SplitVolume", "VolumeSession"] {
+    for kind in ["BlockPool", "SplitVolume", "VolumeSession", "OrphanExtent"] {
         assert!(text.contains(&format!("kind: {kind}\n")), "{kind}");
     }
     assert_eq!(
         text.matches("---\napiVersion: apiextensions.k8s.io/v1\n")
             .count(),
-        3
+        4
     );
 }
 

@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::agent::pools::describe_loss;
+use crate::drives::describe;
 use crate::error::NodeError;
 use crate::service::required;
 use holdfast_api::{BlockPool, check_object_name, condition, conditions};
@@ -93,7 +94,7 @@ impl<S: Store> DeviceService<S> {
             Err(error) if error.kind() == ErrorKind::NotFound => match self.declared(pool).await? {
                 Some(declared) => Err(NodeError::NotOpened {
                     pool: pool.to_owned(),
-                    path: PathBuf::from(&declared.spec.device.path),
+                    path: PathBuf::from(describe(&declared.spec.device)),
                     why: why_not_open(&declared),
                 }),
                 None => Err(error.into()),
@@ -172,10 +173,13 @@ fn opened(info: &PoolInfo) -> wire::Device {
     }
 }
 
-/// A pool's identity is the path of its BlockPool, which is where it is looked for after a start.
+/// Where the identity is a path, the drive is looked for there after a start; otherwise it is found wherever it is.
 fn describe_place(info: &PoolInfo) -> String {
     if info.path.as_os_str() == info.identity.as_str() {
         return "the drive is there".to_owned();
+    }
+    if !info.identity.starts_with('/') {
+        return format!("the drive is there, known as {}", info.identity);
     }
     format!(
         "the drive is there; after a restart it is looked for at {}, see that this leads to it",
@@ -187,7 +191,7 @@ fn not_opened(name: &str, pool: &BlockPool) -> wire::Device {
     let status = pool.status.as_ref();
     wire::Device {
         pool: name.to_owned(),
-        path: pool.spec.device.path.clone(),
+        path: describe(&pool.spec.device),
         state: DeviceState::NotOpened.into(),
         capacity_bytes: status.map_or(0, |status| status.capacity_bytes),
         allocated_bytes: status.map_or(0, |status| status.allocated_bytes),
