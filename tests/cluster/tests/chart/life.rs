@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -152,7 +152,7 @@ pub(crate) async fn second_install_finds_what_the_first_one_left(
 /// Runs `helm uninstall` and meanwhile, as kubelet would, the pod of the check. Returns whether Helm succeeded, its words,
 /// and those of the check.
 async fn uninstall(plane: &Plane) -> anyhow::Result<(bool, String, String)> {
-    let helm = helm(
+    let mut helm = helm(
         plane,
         &[
             "uninstall",
@@ -166,23 +166,13 @@ async fn uninstall(plane: &Plane) -> anyhow::Result<(bool, String, String)> {
     .stderr(Stdio::piped())
     .spawn()?;
     let check = play_kubelet(plane).await;
-    let mut helm = Ended(helm);
     if check.is_err() {
-        helm.0.kill()?;
+        helm.kill()?;
     }
-    let output = helm.wait()?;
+    let output = helm.wait_with_output()?;
     let words = said(&output);
     let check = check.with_context(|| words.clone())?;
     Ok((output.status.success(), words, check))
-}
-
-/// A child that is waited for.
-struct Ended(Child);
-
-impl Ended {
-    fn wait(self) -> std::io::Result<std::process::Output> {
-        self.0.wait_with_output()
-    }
 }
 
 /// Runs what the check's container runs, with the pod's account, and tells the API server how it ended.
