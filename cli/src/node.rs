@@ -4,6 +4,7 @@ use crate::cluster::ClusterArgs;
 use crate::node_process::{self, Layers, NodeArgs};
 use anyhow::Context;
 use holdfast_csi::{Identity, PluginCapabilities};
+use holdfast_kubevirt::PublishGate;
 use holdfast_node::{Agent, DeviceService, NodeService, NodeServiceConfig};
 use holdfast_store::{KeptStore, KubeStore, KubeStoreConfig, Store};
 use std::fs::{File, TryLockError};
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     node: NodeArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// Give volumes to KubeVirt's pods only when their machines are marked, as `holdfast controller --kubevirt` does.
+    #[arg(long)]
+    kubevirt: bool,
 }
 
 /// Who writes what the node sees.
@@ -43,16 +47,22 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         field_manager: FIELD_MANAGER,
         node: Some(node),
     };
-    let store = KubeStore::new(args.cluster.client().await?, config);
-    let store = KeptStore::open(store, &dir)?;
+    let client = args.cluster.client().await?;
+    let service = NodeServiceConfig {
+        gate: args.kubevirt.then(|| PublishGate::new(client.clone())),
+        ..NodeServiceConfig::default()
+    };
+    let store = KeptStore::open(KubeStore::new(client, config), &dir)?;
+    let services = |server, agent: &_| services(server, agent, service);
     node_process::run(args.node, dir, store, services).await
 }
 
 fn services<S: Store>(
     mut server: Server<Layers>,
     agent: &Agent<S>,
+    config: NodeServiceConfig,
 ) -> anyhow::Result<Router<Layers>> {
-    let node = NodeService::new(agent.clone(), NodeServiceConfig::default())?;
+    let node = NodeService::new(agent.clone(), config)?;
     let ready = agent.clone();
     let capabilities = PluginCapabilities {
         controller: false,
