@@ -16,12 +16,6 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/qemu-storage-daemon", "qemu-utils"),
     ("/sbin/mkfs.ext4", "e2fsprogs"),
     ("/sbin/sfdisk", "fdisk"),
-    ("/usr/bin/virsh", "libvirt-clients"),
-    ("/usr/sbin/libvirtd", "libvirt-daemon"),
-    (
-        "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
-        "libvirt-daemon-driver-qemu",
-    ),
 ];
 
 /// Fuzzes with the compiler that is there; no nightly one is needed.

@@ -46,6 +46,8 @@ fn checks() -> Vec<Check> {
                 "holdfast-guest",
                 "--exclude",
                 "holdfast-cluster",
+                "--exclude",
+                "holdfast-kubevirt-tests",
             ],
         ),
         // They need the host's loop devices and root, so a plain `cargo test` leaves them out.
@@ -71,6 +73,15 @@ fn checks() -> Vec<Check> {
         Check::new(
             "cluster",
             &["test", "--package", "holdfast-cluster", "--no-fail-fast"],
+        ),
+        Check::new(
+            "KubeVirt",
+            &[
+                "test",
+                "--package",
+                "holdfast-kubevirt-tests",
+                "--no-fail-fast",
+            ],
         ),
     ];
     checks.push(Check::fuzz("ring", &["corpus/ring", "seeds/ring"]));
