@@ -101,7 +101,7 @@ impl Account {
     pub(crate) fn error(&self, queue: u16) {
         let now = now_ns();
         let due = |at| (at <= now).then_some(now.saturating_add(ERROR_PAUSE_NS));
-        let told = self.tell_errors_at_ns.try_update(Relaxed, Relaxed, due);
+        let told = self.tell_errors_at_ns.fetch_update(Relaxed, Relaxed, due);
         if told.is_ok() {
             tracing::warn!(export = %self.export, queue, "Requests of a guest fail; told once a second at most");
             self.tell(ExportChange::IoError);

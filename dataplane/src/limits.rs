@@ -145,9 +145,9 @@ impl Rate {
             return 0;
         }
         let cost = cost_ns(units, per_second);
-        let paid = self
-            .due_ns
-            .update(Relaxed, Relaxed, |due| due.max(now_ns).saturating_add(cost));
+        let charged = |due: u64| Some(due.max(now_ns).saturating_add(cost));
+        // Both ways are what was owed before; it never refuses.
+        let (Ok(paid) | Err(paid)) = self.due_ns.fetch_update(Relaxed, Relaxed, charged);
         paid.saturating_sub(self.ahead_ns.load(Relaxed))
     }
 
@@ -165,8 +165,9 @@ impl Rate {
         let per_second = self.per_second.load(Relaxed);
         if per_second > 0 {
             let unit = cost_ns(1, per_second);
-            self.due_ns
-                .update(Relaxed, Relaxed, |due| due.saturating_sub(unit));
+            let given_back = |due: u64| Some(due.saturating_sub(unit));
+            // It never refuses.
+            let _ = self.due_ns.fetch_update(Relaxed, Relaxed, given_back);
         }
     }
 }

@@ -137,7 +137,7 @@ impl Ring {
 fn changes(request: &Request) -> Changes {
     let start = request.offset_bytes();
     match request.kind() {
-        Kind::Out => vec![start..start.saturating_add(request.data_len())],
+        Kind::Out => std::iter::once(start..start.saturating_add(request.data_len())).collect(),
         Kind::Discard | Kind::WriteZeroes { .. } => {
             let ranges = request.ranges().iter();
             let bytes = |range: &holdfast_ring::blk::BlkRange| {
