@@ -163,7 +163,33 @@ fn resolved_edges(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
             }
         }
     }
+    only_who_asks_has_the_client(metadata, &mut edges);
     edges
+}
+
+/// Features are resolved for the whole house at once: the client that one room asks of `kube` is there for all. What counts
+/// is who asks.
+fn only_who_asks_has_the_client(
+    metadata: &Metadata,
+    edges: &mut BTreeMap<String, BTreeSet<String>>,
+) {
+    if let Some(parts) = edges.get_mut("kube") {
+        parts.retain(|part| part != KUBE_CLIENT && part != "kube-runtime");
+    }
+    for package in metadata.workspace_packages() {
+        let asks = package.dependencies.iter().any(|dependency| {
+            dependency.name == "kube"
+                && dependency.kind == DependencyKind::Normal
+                && dependency
+                    .features
+                    .iter()
+                    .any(|feature| feature == "client")
+        });
+        if asks {
+            let targets = edges.entry(package.name.to_string()).or_default();
+            targets.insert(KUBE_CLIENT.to_owned());
+        }
+    }
 }
 
 #[test]
