@@ -40,11 +40,8 @@ impl Herald {
     }
 
     pub(super) fn tell<K: Object>(&self, object: &K, announcement: Announcement) {
-        let mut about = object.object_ref(&());
-        // With the version in it, every event would be about something new, and equal ones would not be counted together.
-        about.resource_version = None;
         let notice = Notice {
-            about,
+            about: object.object_ref(&()),
             event: event_of(&announcement),
         };
         if self.queue.try_send(notice).is_err() {
