@@ -100,7 +100,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             observe(observer, registry, readiness.subscribe(), asked(&ended)),
             async {
                 let gate = || mark_machines(args.kubevirt.then(|| client.clone()));
-                loops.run(gate, asked(&ended)).await;
+                Box::pin(loops.run(gate, asked(&ended))).await;
                 Ok(())
             },
             async {
@@ -173,12 +173,12 @@ async fn observe(
 async fn reach(store: &KubeStore, readiness: &watch::Sender<Result<(), String>>) {
     while let Err(error) = store.list::<BlockPool>().await {
         tracing::warn!(%error, "Not ready");
-        readiness.send_replace(Err(error.to_string()));
+        drop(readiness.send_replace(Err(error.to_string())));
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     tracing::info!("Ready");
-    readiness.send_replace(Ok(()));
-    std::future::pending().await
+    drop(readiness.send_replace(Ok(())));
+    std::future::pending::<()>().await;
 }
 
 async fn mark_machines(client: Option<Client>) {

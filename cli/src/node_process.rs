@@ -167,7 +167,7 @@ fn readiness<S: Store>(agent: &Agent<S>) -> Result<(), String> {
 async fn announce<S: Store>(agent: &Agent<S>) {
     agent.wait_ready().await;
     tracing::info!("Ready");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The wish to end, for everybody who waits for it.

@@ -1,4 +1,5 @@
 //! ControllerModifyVolume: a class is taken as a whole, or not at all.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! docs/observability.md lists every metric and every event reason: what is not listed there cannot be relied on.
+#![allow(clippy::unwrap_used)]
 
 use holdfast_controller::ControllerMetrics;
 use holdfast_observe::{CallMetrics, metric_names, new_registry};

@@ -1,4 +1,5 @@
 //! Metrics, health and readiness as a scraper and a kubelet see them: over TCP.
+#![allow(clippy::unwrap_used)]
 
 use holdfast_observe::{CallMetrics, Observer, metric_names, new_registry};
 use http::{Request, Response};

@@ -44,5 +44,5 @@ async fn next(receiver: Option<&mut watch::Receiver<u64>>) {
     {
         return;
     }
-    pending().await
+    pending::<()>().await;
 }

@@ -85,7 +85,7 @@ fn bytes_hold_their_rate_also_when_a_request_is_larger_than_a_burst() {
         let meter = meter(limits);
         let mut crowd = Crowd::new(&meter, 3, 60_000);
         crowd.run(size, SECOND_NS);
-        assert_near(crowd.run(size, 4 * SECOND_NS) * size, 4 * 64 << 20);
+        assert_near(crowd.run(size, 4 * SECOND_NS) * size, (4 * 64) << 20);
     }
 }
 

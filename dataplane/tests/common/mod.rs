@@ -86,5 +86,9 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8 ^ seed).collect()
+    (0..=250)
+        .cycle()
+        .take(len)
+        .map(|byte: u8| byte ^ seed)
+        .collect()
 }

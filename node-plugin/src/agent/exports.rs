@@ -22,7 +22,7 @@ impl<S: Store> Agent<S> {
         while let Some(event) = told.recv().await {
             self.tell_of_export(&event).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn tell_of_export(&self, event: &ExportEvent) {

@@ -47,7 +47,7 @@ fn expired() -> (u16, Value) {
 async fn list_that_expires_between_its_pages_is_read_anew() {
     let answers = vec![page("a", "t1"), expired(), page("a", "t2"), page("b", "")];
     let listed = scripted(answers).list::<SplitVolume>().await.unwrap();
-    let names: Vec<_> = listed.iter().map(|volume| object::name(volume)).collect();
+    let names: Vec<_> = listed.iter().map(object::name).collect();
     assert_eq!(names, ["a", "b"], "each once");
 }
 

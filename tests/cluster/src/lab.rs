@@ -174,7 +174,7 @@ fn rendered(plane: &Plane) -> anyhow::Result<Vec<Value>> {
     );
     let text = String::from_utf8(output.stdout)?;
     let documents = serde_yaml::Deserializer::from_str(&text);
-    let objects = documents.map(|document| serde::Deserialize::deserialize(document));
+    let objects = documents.map(serde::Deserialize::deserialize);
     let objects = objects.collect::<Result<Vec<Value>, _>>()?;
     Ok(objects
         .into_iter()

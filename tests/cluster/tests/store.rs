@@ -2,6 +2,7 @@
 //! loses anything or holds anybody up.
 #![forbid(unsafe_code)]
 
+#[allow(clippy::unwrap_used)]
 #[path = "../../../store/tests/conformance/mod.rs"]
 mod conformance;
 #[path = "store/events.rs"]

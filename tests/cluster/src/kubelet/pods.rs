@@ -33,7 +33,7 @@ impl Pods {
     pub(super) async fn sync(&mut self) -> bool {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let own = ListParams::default().fields(&format!("spec.nodeName={}", self.place.node));
-        let mut done = true;
+        let mut done;
         match pods.list(&own).await {
             Err(why) => done = self.complain(&why.into()),
             Ok(pods) => {
@@ -141,7 +141,7 @@ impl Pods {
             let phase = claim.status.and_then(|status| status.phase);
             match claim.spec.and_then(|spec| spec.volume_name) {
                 Some(volume) if phase.as_deref() == Some("Bound") => {
-                    found.push(volumes.get(&volume).await?)
+                    found.push(volumes.get(&volume).await?);
                 }
                 _ => bail!("claim {name} is not bound"),
             }

@@ -84,7 +84,7 @@ async fn open_pool(plane: &Plane, store: &KubeStore) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn growth_that_is_refused_is_withdrawn(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn growth_that_is_refused_is_withdrawn(plane: &mut Plane) -> anyhow::Result<()> {
     install(plane)?;
     let store = store(plane);
     store.create(volume("full", "n1")).await?;
@@ -123,7 +123,7 @@ async fn asked_for(store: &KubeStore, name: &str, bytes: u64) -> anyhow::Result<
     until("the size is asked for", PATIENCE, look).await
 }
 
-pub async fn wish_that_breaks_a_rule_is_invalid_and_leaves_nothing(
+pub(crate) async fn wish_that_breaks_a_rule_is_invalid_and_leaves_nothing(
     plane: &mut Plane,
 ) -> anyhow::Result<()> {
     install(plane)?;
@@ -137,7 +137,7 @@ pub async fn wish_that_breaks_a_rule_is_invalid_and_leaves_nothing(
     Ok(())
 }
 
-pub async fn create_cut_short_by_a_killed_api_server_is_completed_by_its_repetition(
+pub(crate) async fn create_cut_short_by_a_killed_api_server_is_completed_by_its_repetition(
     plane: &mut Plane,
 ) -> anyhow::Result<()> {
     install(plane)?;

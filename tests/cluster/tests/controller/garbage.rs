@@ -9,7 +9,9 @@ use holdfast_cluster::{Plane, until};
 use holdfast_store::Store;
 use serde_json::json;
 
-pub async fn dry_run_tells_of_garbage_and_deletes_none(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn dry_run_tells_of_garbage_and_deletes_none(
+    plane: &mut Plane,
+) -> anyhow::Result<()> {
     install(plane)?;
     let store = store(plane);
     // Without its node the volume would go for another reason.
@@ -29,7 +31,7 @@ pub async fn dry_run_tells_of_garbage_and_deletes_none(plane: &mut Plane) -> any
     Ok(())
 }
 
-pub async fn garbage_is_deleted_and_nothing_else(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn garbage_is_deleted_and_nothing_else(plane: &mut Plane) -> anyhow::Result<()> {
     install(plane)?;
     let store = store(plane);
     node(plane)?;

@@ -27,7 +27,7 @@ async fn watch(
     until(what, PATIENCE, look).await
 }
 
-pub async fn only_one_of_two_replicas_leads(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn only_one_of_two_replicas_leads(plane: &mut Plane) -> anyhow::Result<()> {
     install(plane)?;
     let a = Replica::start(plane, config("a", 2));
     let b = Replica::start(plane, config("b", 2));
@@ -47,7 +47,7 @@ pub async fn only_one_of_two_replicas_leads(plane: &mut Plane) -> anyhow::Result
     b.end().await
 }
 
-pub async fn leader_that_ends_hands_over_at_once(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn leader_that_ends_hands_over_at_once(plane: &mut Plane) -> anyhow::Result<()> {
     install(plane)?;
     // Far longer than the test may take: only a lease that was given up can be taken.
     let a = Replica::start(plane, config("a", 3600));
@@ -58,7 +58,7 @@ pub async fn leader_that_ends_hands_over_at_once(plane: &mut Plane) -> anyhow::R
     b.end().await
 }
 
-pub async fn leader_that_is_killed_is_followed_by_the_other(
+pub(crate) async fn leader_that_is_killed_is_followed_by_the_other(
     plane: &mut Plane,
 ) -> anyhow::Result<()> {
     install(plane)?;
@@ -76,7 +76,7 @@ pub async fn leader_that_is_killed_is_followed_by_the_other(
     b.end().await
 }
 
-pub async fn leader_that_cannot_renew_steps_down(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn leader_that_cannot_renew_steps_down(plane: &mut Plane) -> anyhow::Result<()> {
     install(plane)?;
     let a = Replica::start(plane, config("a", 3));
     a.lead().await?;

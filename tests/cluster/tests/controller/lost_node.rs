@@ -61,7 +61,9 @@ async fn is_finished(plane: &Plane, store: &KubeStore, node: &str) -> anyhow::Re
     gone(store, &used).await
 }
 
-pub async fn node_that_is_not_ready_keeps_everything(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn node_that_is_not_ready_keeps_everything(
+    plane: &mut Plane,
+) -> anyhow::Result<()> {
     install(plane)?;
     let store = store(plane);
     furnish(plane, &store, "silent").await?;
@@ -81,7 +83,7 @@ pub async fn node_that_is_not_ready_keeps_everything(plane: &mut Plane) -> anyho
     replica.end().await
 }
 
-pub async fn node_that_is_out_of_service_is_finished_at_once(
+pub(crate) async fn node_that_is_out_of_service_is_finished_at_once(
     plane: &mut Plane,
 ) -> anyhow::Result<()> {
     install(plane)?;
@@ -98,7 +100,9 @@ pub async fn node_that_is_out_of_service_is_finished_at_once(
     replica.end().await
 }
 
-pub async fn node_that_is_gone_is_finished_after_a_grace(plane: &mut Plane) -> anyhow::Result<()> {
+pub(crate) async fn node_that_is_gone_is_finished_after_a_grace(
+    plane: &mut Plane,
+) -> anyhow::Result<()> {
     install(plane)?;
     let store = store(plane);
     furnish(plane, &store, "sold").await?;

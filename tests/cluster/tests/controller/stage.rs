@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Never used up by a test that passes.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-pub const NAMESPACE: &str = "default";
-pub const MIB: u64 = 1 << 20;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const NAMESPACE: &str = "default";
+pub(crate) const MIB: u64 = 1 << 20;
 
-pub fn store(plane: &Plane) -> KubeStore {
+pub(crate) fn store(plane: &Plane) -> KubeStore {
     let config = KubeStoreConfig {
         field_manager: "holdfast-controller",
         node: None,
@@ -33,7 +33,7 @@ pub fn store(plane: &Plane) -> KubeStore {
 }
 
 /// Defines our kinds and waits until they are served.
-pub fn install(plane: &Plane) -> anyhow::Result<()> {
+pub(crate) fn install(plane: &Plane) -> anyhow::Result<()> {
     let kinds = [
         BlockPool::crd(),
         SplitVolume::crd(),
@@ -47,7 +47,7 @@ pub fn install(plane: &Plane) -> anyhow::Result<()> {
 }
 
 /// A volume as the provisioner has it made: for the claim `claim-NAME`, which need not exist.
-pub fn volume(name: &str, node: &str) -> SplitVolume {
+pub(crate) fn volume(name: &str, node: &str) -> SplitVolume {
     let claim = ClaimRef {
         namespace: NAMESPACE.to_owned(),
         name: format!("claim-{name}"),
@@ -64,13 +64,13 @@ pub fn volume(name: &str, node: &str) -> SplitVolume {
 }
 
 /// The same, held by its node until the node lets go.
-pub fn held_volume(name: &str, node: &str) -> SplitVolume {
+pub(crate) fn held_volume(name: &str, node: &str) -> SplitVolume {
     let mut volume = volume(name, node);
     volume.metadata.finalizers = Some(vec![NODE_FINALIZER.to_owned()]);
     volume
 }
 
-pub fn session(volume: &str, node: &str) -> VolumeSession {
+pub(crate) fn session(volume: &str, node: &str) -> VolumeSession {
     let spec = VolumeSessionSpec {
         volume: volume.to_owned(),
         node_name: node.to_owned(),
@@ -85,7 +85,7 @@ pub fn session(volume: &str, node: &str) -> VolumeSession {
 }
 
 /// Writes a condition of a volume's status, and the size on the drive, as its node does.
-pub fn report(
+pub(crate) fn report(
     plane: &Plane,
     name: &str,
     size: &str,
@@ -108,7 +108,7 @@ pub fn report(
     Ok(())
 }
 
-pub fn allocated(plane: &Plane, name: &str) -> anyhow::Result<()> {
+pub(crate) fn allocated(plane: &Plane, name: &str) -> anyhow::Result<()> {
     report(
         plane,
         name,
@@ -118,7 +118,7 @@ pub fn allocated(plane: &Plane, name: &str) -> anyhow::Result<()> {
 }
 
 /// How a replica behaves that looks all the time and waits for nothing.
-pub fn eager(identity: &str) -> LoopsConfig {
+pub(crate) fn eager(identity: &str) -> LoopsConfig {
     LoopsConfig {
         namespace: NAMESPACE.to_owned(),
         identity: identity.to_owned(),
@@ -140,21 +140,21 @@ pub fn eager(identity: &str) -> LoopsConfig {
 }
 
 /// Never finds garbage: for tests that need volumes nobody claims.
-pub fn without_garbage(identity: &str) -> LoopsConfig {
+pub(crate) fn without_garbage(identity: &str) -> LoopsConfig {
     let mut config = eager(identity);
     config.garbage.grace = Duration::from_secs(1 << 20);
     config
 }
 
 /// A replica of the loops. Dropped, it is gone as if it was killed.
-pub struct Replica {
+pub(crate) struct Replica {
     registry: prometheus_client::registry::Registry,
     end: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Replica {
-    pub fn start(plane: &Plane, config: LoopsConfig) -> Self {
+    pub(crate) fn start(plane: &Plane, config: LoopsConfig) -> Self {
         let mut registry = new_registry("test");
         let loops = Loops {
             store: store(plane),
@@ -165,7 +165,7 @@ impl Replica {
         let (end, ended) = oneshot::channel();
         let task = tokio::spawn(async move {
             let shutdown = async { drop(ended.await) };
-            loops.run(std::future::pending, shutdown).await;
+            Box::pin(loops.run(std::future::pending, shutdown)).await;
         });
         Self {
             registry,
@@ -175,13 +175,13 @@ impl Replica {
     }
 
     /// Asks it to end, and waits.
-    pub async fn end(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         drop(self.end.take());
         (&mut self.task).await.context("the replica panicked")
     }
 
     /// The value of a metric with these labels, 0 while there is none.
-    pub fn metric(&self, name: &str) -> u64 {
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let text = metrics_text(&self.registry);
         let value = text
             .lines()
@@ -189,17 +189,17 @@ impl Replica {
         value.map_or(0, |value| value.parse().expect("a whole number"))
     }
 
-    pub fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.metric("holdfast_controller_leader") == 1
     }
 
-    pub async fn lead(&self) -> anyhow::Result<()> {
+    pub(crate) async fn lead(&self) -> anyhow::Result<()> {
         let look = || async { Ok(self.leads().then_some(()).ok_or("it does not".to_owned())) };
         until("a replica leads", PATIENCE, look).await
     }
 
     /// Waits until a loop went through `passes` times more.
-    pub async fn pass(&self, name: &str, passes: u64) -> anyhow::Result<()> {
+    pub(crate) async fn pass(&self, name: &str, passes: u64) -> anyhow::Result<()> {
         let metric = format!("holdfast_controller_loop_passes_total{{name=\"{name}\"}}");
         let enough = self.metric(&metric) + passes;
         let look = || async {
@@ -218,11 +218,11 @@ impl Drop for Replica {
     }
 }
 
-pub async fn is_there(store: &KubeStore, volume: &str) -> anyhow::Result<bool> {
+pub(crate) async fn is_there(store: &KubeStore, volume: &str) -> anyhow::Result<bool> {
     Ok(store.get::<SplitVolume>(volume).await?.is_some())
 }
 
-pub async fn gone(store: &KubeStore, volume: &str) -> anyhow::Result<()> {
+pub(crate) async fn gone(store: &KubeStore, volume: &str) -> anyhow::Result<()> {
     let look = || async {
         let left = store.get::<SplitVolume>(volume).await?;
         Ok(left.map_or(Ok(()), |left| Err(format!("{:?}", left.metadata))))
@@ -231,7 +231,7 @@ pub async fn gone(store: &KubeStore, volume: &str) -> anyhow::Result<()> {
 }
 
 /// Waits for an event of this reason about an object of this name; returns its note.
-pub async fn event(plane: &Plane, reason: &str, name: &str) -> anyhow::Result<String> {
+pub(crate) async fn event(plane: &Plane, reason: &str, name: &str) -> anyhow::Result<String> {
     let events: Api<Event> = Api::all(plane.client());
     let look = || async {
         let list = events.list(&ListParams::default()).await?;

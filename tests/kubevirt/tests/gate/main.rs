@@ -1,4 +1,5 @@
 //! The gate on a real API server: a launcher's pod appears, its machine is marked, and only then the pod may have its volumes.
+#![allow(clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
 mod stage;
