@@ -64,14 +64,11 @@ fn services<S: Store>(
 ) -> anyhow::Result<Router<Layers>> {
     let node = NodeService::new(agent.clone(), config)?;
     let ready = agent.clone();
-    let capabilities = PluginCapabilities {
-        controller: false,
-        ..PluginCapabilities::all()
-    };
     let identity = Identity::new(
         holdfast_api::DRIVER_NAME,
         env!("CARGO_PKG_VERSION"),
-        capabilities,
+        // Of the plugin as a whole: CSI wants the same from every instance, whatever it serves itself.
+        PluginCapabilities::all(),
         move || ready.ready(),
     );
     Ok(server

@@ -90,6 +90,8 @@ fn run(program: &Path) -> Vec<String> {
 
 fn sanity_command(program: &Path, dir: &Path, endpoint: &str, report: &Path) -> Command {
     const SIZE_BYTES: u64 = 64 << 20;
+    let class = dir.join("class.yaml");
+    std::fs::write(&class, "iops: \"2000\"\n").expect("the folder is writable");
     let mut command = Command::new(program);
     command
         .arg(format!("--csi.endpoint={endpoint}"))
@@ -97,6 +99,10 @@ fn sanity_command(program: &Path, dir: &Path, endpoint: &str, report: &Path) -> 
         .arg(format!("--csi.stagingdir={}", dir.join("stage").display()))
         .arg(format!("--csi.testvolumesize={SIZE_BYTES}"))
         .arg(format!("--csi.testvolumeexpandsize={}", 2 * SIZE_BYTES))
+        .arg(format!(
+            "--csi.testvolumemutableparameters={}",
+            class.display()
+        ))
         .arg("--csi.testvolumeaccesstype=mount")
         .arg("--ginkgo.no-color")
         .arg("--ginkgo.seed=1")

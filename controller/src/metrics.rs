@@ -159,3 +159,34 @@ impl ControllerMetrics {
         self.watch_errors.get_or_create(&Kind { kind }).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_api::SplitVolumeSpec;
+    use holdfast_observe::{metric_names, new_registry};
+
+    const DOCUMENT: &str = include_str!("../../docs/observability.md");
+
+    /// A metric with labels is told only once it has a value, so each is given one.
+    #[test]
+    fn every_metric_of_the_controller_is_documented() {
+        let mut registry = new_registry("1");
+        let metrics = ControllerMetrics::register(&mut registry);
+        metrics.count_volumes(&[SplitVolume::new("v", SplitVolumeSpec::default())]);
+        metrics.let_go("SplitVolume");
+        metrics.passed("garbage", Ok(()));
+        let failed = ControllerError::NotFound { volume: "v".into() };
+        metrics.passed("garbage", Err(failed));
+        metrics.watch_failed("Node");
+        let names = metric_names(&registry);
+        assert_eq!(names.len(), 10, "{names:?}");
+        for name in names {
+            let rows = [format!("| `{name}`"), format!("| `{name}_info`")];
+            assert!(
+                rows.iter().any(|row| DOCUMENT.contains(row)),
+                "docs/observability.md has no row for {name}"
+            );
+        }
+    }
+}
