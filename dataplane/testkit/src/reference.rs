@@ -6,12 +6,13 @@ mod blk;
 
 use backend::Backend;
 use holdfast_bdev::BlockDevice;
-use std::io;
-use std::os::unix::net::UnixStream;
+use rustix::net::{Shutdown, shutdown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::{fs, io};
 use vhost::vhost_user::Listener;
 use vhost_user_backend::{ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
@@ -20,6 +21,8 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 #[derive(Debug)]
 pub struct ReferenceEngine {
     path: PathBuf,
+    /// The socket itself: its folder may be gone before the engine is, and the path would wake nobody.
+    listener: UnixListener,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,7 +70,9 @@ impl ReferenceEngine {
         config: ReferenceConfig,
     ) -> io::Result<ReferenceEngine> {
         let path = path.as_ref().to_owned();
-        let listener = Listener::new(&path, true).map_err(io::Error::other)?;
+        drop(fs::remove_file(&path)); // Of an engine that was here before.
+        let listener = UnixListener::bind(&path)?;
+        let accepting = Listener::from(listener.try_clone()?);
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             current: Mutex::new(None),
@@ -75,9 +80,10 @@ impl ReferenceEngine {
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("reference-engine".to_owned())
-            .spawn(move || serve(listener, &device, &config, &theirs))?;
+            .spawn(move || serve(accepting, &device, &config, &theirs))?;
         Ok(ReferenceEngine {
             path,
+            listener,
             shared,
             thread: Some(thread),
         })
@@ -101,11 +107,12 @@ impl Drop for ReferenceEngine {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.hang_up();
         // Wakes a thread that waits for the next front end.
-        drop(UnixStream::connect(&self.path));
+        let _ = shutdown(&self.listener, Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             // A panic of the engine has failed the test already.
             let _ = thread.join();
         }
+        drop(fs::remove_file(&self.path));
     }
 }
 
@@ -122,7 +129,9 @@ fn serve(
         let mut daemon = VhostUserDaemon::new("reference".to_owned(), backend, memory)
             .expect("threads and epoll descriptors are available to a test");
         if let Err(error) = daemon.start(&mut listener) {
-            tracing::warn!(%error, "Reference engine could not accept");
+            if !shared.stop.load(Ordering::SeqCst) {
+                tracing::warn!(%error, "Reference engine could not accept");
+            }
             return;
         }
         *shared
