@@ -60,8 +60,9 @@ pub struct Guest {
     _folder: TempDir,
 }
 
+/// The shell in a guest, over the first port of its virtio console.
 #[derive(Debug)]
-struct Agent {
+pub struct Agent {
     stream: UnixStream,
     said: Transcript,
     /// Up to where the conversation has been read.
@@ -214,7 +215,7 @@ impl Guest {
     }
 
     fn wait_until_ready(&mut self, by: Instant) -> anyhow::Result<()> {
-        let ready = self.agent.wait_for("@ready\n", by).map(drop);
+        let ready = self.agent.wait_until_ready(by);
         ready.with_context(|| format!("guest did not boot{}", self.last_words()))
     }
 
@@ -225,7 +226,11 @@ impl Guest {
 }
 
 impl Agent {
-    fn new(stream: UnixStream) -> anyhow::Result<Agent> {
+    /// Talks over the host's end of the port.
+    ///
+    /// # Errors
+    /// If the stream cannot be shared.
+    pub fn new(stream: UnixStream) -> anyhow::Result<Agent> {
         let said = Transcript::of("guest's agent", stream.try_clone()?);
         Ok(Agent {
             stream,
@@ -233,6 +238,37 @@ impl Agent {
             read: 0,
             commands: 0,
         })
+    }
+
+    /// Waits until the guest has booted.
+    ///
+    /// # Errors
+    /// At the deadline.
+    pub fn wait_until_ready(&mut self, by: Instant) -> anyhow::Result<()> {
+        self.wait_for("@ready\n", by).map(drop)
+    }
+
+    /// Reboots from inside, as a user would. Returns when commands can be run again.
+    ///
+    /// # Errors
+    /// If the guest does not come back by the deadline.
+    pub fn reboot(&mut self, by: Instant) -> anyhow::Result<()> {
+        self.start("reboot -f")?;
+        self.wait_until_ready(by)
+    }
+
+    /// Runs a shell command of one line that must succeed, and returns its words.
+    ///
+    /// # Errors
+    /// If the guest does not answer in time, or the exit code is not 0.
+    pub fn check(&mut self, command: &str) -> anyhow::Result<String> {
+        let number = self.start(command)?;
+        let Output { code, text } = self.answer(number, Instant::now() + COMMAND_WITHIN)?;
+        anyhow::ensure!(
+            code == 0,
+            "`{command}` failed in the guest with code {code}:\n{text}"
+        );
+        Ok(text)
     }
 
     fn start(&mut self, command: &str) -> anyhow::Result<u64> {

@@ -30,7 +30,7 @@ const IO_TOOL: &str = "tests/guest/src/bin/guest-io.rs";
 ///
 /// # Errors
 /// If a part of it cannot be read or built.
-pub(crate) fn write(kit: &Kit, path: &Path) -> anyhow::Result<()> {
+pub fn write(kit: &Kit, path: &Path) -> anyhow::Result<()> {
     let mut archive = Archive::new(Vec::new());
     for folder in FOLDERS {
         archive.folder(folder)?;

@@ -22,12 +22,14 @@ mod backend;
 mod guest;
 mod init;
 pub mod kit;
+pub mod load;
 mod process;
 mod qmp;
 mod transcript;
 
 pub use backend::{Backend, holdfast, target_folder};
-pub use guest::{DiskSpec, DriveSpec, Guest, GuestSpec, Output};
+pub use guest::{Agent, DiskSpec, DriveSpec, Guest, GuestSpec, Output};
+pub use init::write as write_initramfs;
 pub use kit::Kit;
 pub use process::Process;
 pub use qmp::Qmp;

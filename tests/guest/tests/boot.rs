@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use holdfast_dataplane::{Engine, EngineConfig, ExportSpec, PoolSpec, Source};
+use holdfast_guest::load::{self, WAIT_FOR_50_WRITES, WAIT_FOR_REPORT};
 use holdfast_guest::{Backend, DiskSpec, Guest, GuestSpec};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,14 +16,6 @@ const NEW_SIZE: &str = "[vda] new size:";
 
 /// Asks for more rounds of five kills than the usual one.
 const KILL_ROUNDS: &str = "HOLDFAST_QEMU_KILL_ROUNDS";
-const START_LOAD: &str = "\
-    rm -f /run/io.code; (guest-io run /dev/vda 8 2 >/run/io.log; echo $? >/run/io.code) >/dev/null &";
-/// Field 5 of the kernel's figures is the number of writes done; the load must still run, or this proves nothing.
-const WAIT_FOR_50_WRITES: &str = "\
-    writes() { awk '{ print $5 }' /sys/block/vda/stat; }; before=$(writes); \
-    until [ $(writes) -ge $((before + 50)) ]; do [ ! -e /run/io.code ] || { cat /run/io.log; exit 1; }; usleep 5000; done";
-const WAIT_FOR_REPORT: &str = "\
-    until [ -e /run/io.code ]; do usleep 20000; done; cat /run/io.log; exit $(cat /run/io.code)";
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(120)
@@ -135,7 +128,7 @@ fn server_killed_under_load_costs_the_guest_no_error_and_no_write() {
     let mut guest = boot(&place.socket(), 2);
     let rounds = std::env::var(KILL_ROUNDS).map_or(1, |rounds| rounds.parse().expect(KILL_ROUNDS));
     for _ in 0..rounds {
-        guest.check(START_LOAD).unwrap();
+        guest.check(&load::start(8, 2)).unwrap();
         for _ in 0..5 {
             guest.check(WAIT_FOR_50_WRITES).unwrap();
             server.process().kill().unwrap();
@@ -175,7 +168,7 @@ fn pause_of_a_guest_over_a_kill_is_measured() {
 
 /// The slowest request of two seconds of load during which something happens.
 fn slowest_ms(guest: &mut Guest, meanwhile: impl FnOnce(&mut Guest)) -> u64 {
-    guest.check(&START_LOAD.replace(" 8 2 ", " 2 2 ")).unwrap();
+    guest.check(&load::start(2, 2)).unwrap();
     meanwhile(guest);
     let report = guest.check(WAIT_FOR_REPORT).unwrap();
     assert!(report.contains(" errors=0 wrong=0 "), "{report}");

@@ -13,6 +13,8 @@ pub struct DriveSpec {
     pub image: PathBuf,
     /// Its serial number, by which it is told from others; letters and digits.
     pub serial: String,
+    /// So many writes a second, if it is slow.
+    pub writes_per_second: Option<u32>,
 }
 
 /// Ports of disks are numbered from 0; a slot has 8 bits, a chassis number as well.
@@ -49,11 +51,19 @@ pub(super) fn add(command: &mut Command, drive: &DriveSpec, number: usize) {
         "chassis": slot,
         "slot": slot,
     });
-    let image = json!({
+    // Deallocated blocks become holes, as they become free on a drive.
+    let mut image = json!({
         "driver": "file",
-        "node-name": image(&drive.serial),
         "filename": drive.image,
+        "discard": "unmap",
     });
+    if let Some(rate) = drive.writes_per_second {
+        let group = format!("slow-{}", drive.serial);
+        command.arg("-object");
+        command.arg(format!("throttle-group,id={group},x-iops-write={rate}"));
+        image = json!({ "driver": "throttle", "throttle-group": group, "file": image });
+    }
+    image["node-name"] = image_name(&drive.serial).into();
     command.args(["-blockdev", &image.to_string()]);
     command.args(["-device", &port.to_string()]);
     command.args(["-device", &device(&drive.serial).to_string()]);
@@ -64,7 +74,7 @@ fn device(serial: &str) -> Value {
         "driver": "nvme",
         "id": drive_id(serial),
         "serial": serial,
-        "drive": image(serial),
+        "drive": image_name(serial),
         "bus": port(serial),
     })
 }
@@ -77,6 +87,6 @@ fn port(serial: &str) -> String {
     format!("port-{serial}")
 }
 
-fn image(serial: &str) -> String {
+fn image_name(serial: &str) -> String {
     format!("image-{serial}")
 }

@@ -11,11 +11,11 @@ while read -r module; do
 done </modules/order
 
 # The console stays the kernel's; a port of its own is the host's way in.
-# Its node appears a moment before it can be opened.
-until [ -c /dev/vport0p1 ] && (: <>/dev/vport0p1) 2>/dev/null; do
+# The first number in its name is the console's place among all virtio devices. Its node appears a moment before it can be opened.
+until port=$(ls /dev/vport*p1 2>/dev/null) && (: <>"$port") 2>/dev/null; do
     usleep 10000
 done
-exec <>/dev/vport0p1 >&0 2>&0
+exec <>"$port" >&0 2>&0
 echo "@ready"
 while read -r number command; do
     sh -c "$command" </dev/null
