@@ -2,12 +2,10 @@ package kubevirtcel
 
 import (
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 
 	"libvirt.org/go/libvirtxml"
-	"sigs.k8s.io/yaml"
 
 	v1 "holdfast.dev/tests/kubevirt-cel/v1"
 )
@@ -20,28 +18,16 @@ const (
 	key        = "holdfast.dev/volumes"
 )
 
-type spec struct {
-	Condition   string `json:"condition"`
-	DomainHooks []struct {
-		CEL struct {
-			Expression string `json:"expression"`
-		} `json:"cel"`
-	} `json:"domainHooks"`
-}
-
-func plugin(t *testing.T) spec {
+func plugin(t *testing.T) Spec {
 	t.Helper()
-	var read spec
-	if err := yaml.UnmarshalStrict([]byte(file(t, shipped)), &struct {
-		*spec
-		FailureStrategy string `json:"failureStrategy"`
-	}{spec: &read}); err != nil {
+	spec, err := Read(shipped)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(read.DomainHooks) != 1 {
-		t.Fatalf("%d hooks instead of one", len(read.DomainHooks))
+	if len(spec.DomainHooks) != 1 {
+		t.Fatalf("%d hooks instead of one", len(spec.DomainHooks))
 	}
-	return read
+	return spec
 }
 
 func file(t *testing.T, path string) string {
@@ -75,12 +61,7 @@ func parse(t *testing.T, xml string) *libvirtxml.Domain {
 func rewrite(t *testing.T, volumes, xml string) *libvirtxml.Domain {
 	t.Helper()
 	domain := parse(t, xml)
-	vmi := machine(map[string]string{key: volumes})
-	value, err := evaluate(t, plugin(t).DomainHooks[0].CEL.Expression, vmi, domain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := merge(reflect.ValueOf(domain), value); err != nil {
+	if err := plugin(t).Apply(machine(map[string]string{key: volumes}), domain); err != nil {
 		t.Fatal(err)
 	}
 	return domain
@@ -146,11 +127,21 @@ func TestConditionNeverFailsAndHoldsOnlyForAnnotatedMachines(t *testing.T) {
 	}
 	for _, c := range cases {
 		for _, vmi := range []*v1.VirtualMachineInstance{machine(c.annotations), {ObjectMeta: v1.ObjectMeta{Annotations: c.annotations}}} {
-			value, err := evaluate(t, plugin(t).Condition, vmi, &libvirtxml.Domain{})
+			value, err := evaluate(plugin(t).Condition, vmi, &libvirtxml.Domain{})
 			if err != nil || value.Value() != c.want {
 				t.Errorf("%v: %v, %v", c.annotations, value, err)
 			}
 		}
+	}
+}
+
+func TestMachineWithoutTheAnnotationIsNotTouched(t *testing.T) {
+	domain := parse(t, file(t, firstCall))
+	if err := plugin(t).Apply(machine(nil), domain); err != nil {
+		t.Fatal(err)
+	}
+	if was, is := text(t, parse(t, file(t, firstCall))), text(t, domain); was != is {
+		t.Errorf("was\n%s\nis\n%s", was, is)
 	}
 }
 

@@ -5,7 +5,6 @@ package kubevirtcel
 import (
 	"fmt"
 	"reflect"
-	"testing"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
@@ -45,35 +44,32 @@ func (literals) NewValue(name string, fields map[string]ref.Val) ref.Val {
 	return &written{name, fields}
 }
 
-func environment(t *testing.T) *cel.Env {
-	t.Helper()
+func environment() (*cel.Env, error) {
 	native := ext.NativeTypes(
 		reflect.TypeOf(&libvirtxml.Domain{}), reflect.TypeOf(&v1.VirtualMachineInstance{}))
 	base, err := cel.NewEnv(native, cel.Container("libvirtxml"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	env, err := base.Extend(
+	return base.Extend(
 		cel.CustomTypeProvider(literals{base.CELTypeProvider()}),
 		cel.Variable("vmi", cel.ObjectType("v1.VirtualMachineInstance")),
 		cel.Variable("domainSpec", cel.ObjectType("libvirtxml.Domain")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return env
 }
 
 // evaluate is an expression's value for a machine.
-func evaluate(t *testing.T, text string, vmi *v1.VirtualMachineInstance, domain *libvirtxml.Domain) (ref.Val, error) {
-	t.Helper()
-	env := environment(t)
+func evaluate(text string, vmi *v1.VirtualMachineInstance, domain *libvirtxml.Domain) (ref.Val, error) {
+	env, err := environment()
+	if err != nil {
+		return nil, err
+	}
 	tree, issues := env.Compile(text)
 	if issues.Err() != nil {
-		t.Fatalf("the expression does not compile: %v", issues.Err())
+		return nil, fmt.Errorf("the expression does not compile: %w", issues.Err())
 	}
 	program, err := env.Program(tree, cel.CostLimit(costMax))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	value, _, err := program.Eval(map[string]any{"vmi": vmi, "domainSpec": domain})
 	return value, err
