@@ -124,6 +124,13 @@ impl Driver {
         self.core.complete(token, status);
     }
 
+    /// Whether the request of this token, submitted just now, is done already, and well: so it is with devices that serve a
+    /// request within the call. It surfaces all the same.
+    #[inline]
+    pub fn has_just_done(&self, token: Token) -> bool {
+        self.core.has_just_done(token)
+    }
+
     /// A token to hand out `parts` times (at least once): when it has completed that often, `parent`
     /// completes once, with the worst status.
     pub fn join(&mut self, parent: Token, parts: u32) -> Token {

@@ -148,6 +148,7 @@ impl Core {
             Message::Stop(id, reply) => {
                 if let Some(ring) = self.rings.get_mut(id) {
                     ring.stop(reply, &mut self.slots);
+                    self.touch(id); // What waited for what has just failed goes on.
                     self.end_if_over(id);
                 }
             }
@@ -291,7 +292,7 @@ impl Core {
                 continue;
             };
             ring.touched = false;
-            ring.go_on_again(&mut self.slots, &mut self.driver);
+            ring.go_on_waiting(&mut self.slots, &mut self.driver);
             ring.publish();
             if ring.is_free_again() {
                 self.heat(id);

@@ -1,12 +1,12 @@
 //! A ring while a reactor serves it: requests in, answers out, and what is left to do when it must stop.
 
-mod again;
 mod drive;
+mod order;
 mod setup;
 mod submit;
 mod throttle;
 
-use self::again::Again;
+use self::order::{Order, is_change};
 pub(crate) use self::setup::{Disk, RingSetup};
 use self::submit::submit;
 use self::throttle::Throttle;
@@ -52,7 +52,7 @@ pub(super) struct Ring {
     pub(super) touched: bool,
     pub(super) spin: Spin,
     drain: Drain,
-    again: Again,
+    order: Order,
     throttle: Throttle,
     /// Serving it failed in a way that is a bug of ours, or its memory has vanished.
     given_up: bool,
@@ -106,7 +106,7 @@ impl Ring {
             touched: false,
             spin: Spin::default(),
             drain: Drain::default(),
-            again: Again::default(),
+            order: Order::default(),
             throttle: Throttle::default(),
             given_up: false,
         };
@@ -127,8 +127,8 @@ impl Ring {
         if self.is_parked() {
             return Found::Nothing;
         }
-        if !self.again.is_idle() {
-            return self.serve_again(id, slots, driver);
+        if !self.order.is_free() {
+            return self.serve_waiting(id, slots, driver);
         }
         let limited = self.account.meter().is_limited();
         for taken in 0..BATCH {
@@ -141,6 +141,11 @@ impl Ring {
                     let token = slots.fill(slot, id);
                     if limited {
                         self.use_place(slots.request(slot).moves_bytes(), slots.now_ns());
+                    }
+                    // On a drive that is lost, everything waits in the order it came.
+                    if self.order.must_wait(slots.request(slot)) && self.channel.is_some() {
+                        self.order.hold(slot, token);
+                        return Found::NotYet;
                     }
                     self.dispatch(slot, token, slots, driver);
                 }
@@ -166,7 +171,13 @@ impl Ring {
             }
             Kind::Rejected(status) => self.answer(slot, status, slots),
             kind => match &mut self.channel {
-                Some(channel) => submit(channel.as_mut(), kind, request, token, driver),
+                Some(channel) => {
+                    submit(channel.as_mut(), kind, request, token, driver);
+                    // With writethrough it is not over before it is durable.
+                    if is_change(kind) && (self.disk.writethrough || !driver.has_just_done(token)) {
+                        self.order.began(slot, request);
+                    }
+                }
                 None => self.wait_for_drive(slot, token, slots),
             },
         }
@@ -214,12 +225,17 @@ impl Ring {
         if status == Status::IoErr && !matches!(request.kind(), Kind::Rejected(_)) {
             self.account.error(self.index);
         }
-        let older = self.drain.is_older(request.epoch());
+        let (older, changes) = (
+            self.drain.is_older(request.epoch()),
+            is_change(request.kind()),
+        );
         let (head, used_len) = (request.head(), request.finish(status));
         crash_point!("answer.finished");
         self.queue.push(head, used_len);
         slots.free(slot);
-        self.again.ended(slot);
+        if changes {
+            self.order.ended(slot);
+        }
         if older {
             self.drain.one_less();
         }
@@ -357,7 +373,7 @@ impl Ring {
     fn expect_replays(&mut self) {
         let requests = self.queue.replays() as u64;
         if requests > 0 {
-            self.again.expect();
+            self.order.expect();
             self.tally().replayed(requests);
             self.account.tell(ExportChange::Replayed { requests });
         }

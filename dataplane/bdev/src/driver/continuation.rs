@@ -63,6 +63,13 @@ impl Core {
         self.done.push(Completion { token, status });
     }
 
+    /// Whether this is what was completed last, and well.
+    #[inline]
+    pub(super) fn has_just_done(&self, token: Token) -> bool {
+        let status = IoStatus::Ok;
+        self.done.last() == Some(&Completion { token, status })
+    }
+
     pub(super) fn join(&mut self, parent: Token, parts: u32) -> Token {
         self.join_keeping(parent, parts, Vec::new())
     }

@@ -40,7 +40,7 @@ impl Ring {
                 // What is still with the old device keeps that open until it has ended.
                 self.channel = None;
                 self.lost_until = until;
-                self.parked.extend(self.again.take_waiting());
+                self.parked.extend(self.order.take_waiting());
                 if until.is_none() {
                     self.fail_parked(slots);
                 }
@@ -51,12 +51,15 @@ impl Ring {
 
     /// The same drive is back: what waited is done in the order it came.
     fn go_on(&mut self, slots: &mut Slots) {
-        let mut all = self.again.take_waiting();
+        let mut all = self.order.take_waiting();
         all.extend(std::mem::take(&mut self.parked));
-        all.iter().for_each(|(slot, _)| slots.begin_again(*slot));
+        for (slot, _) in &all {
+            slots.begin_again(*slot);
+            self.order.ended(*slot);
+        }
         all.make_contiguous()
             .sort_by_key(|(slot, _)| slots.order(*slot));
-        self.again.set_waiting(all);
+        self.order.set_waiting(all);
     }
 
     fn fail_parked(&mut self, slots: &mut Slots) {
@@ -81,7 +84,6 @@ impl Ring {
     /// A request that waits, for the drive or for the verdict on it. One of a ring that stops is left to a successor;
     /// without an in-flight region there is none, and it fails.
     pub(super) fn put_by(&mut self, slot: u32, token: Token, slots: &mut Slots) {
-        self.again.ended(slot);
         if !self.drain.is_stopping() {
             if self.follow_memory(slot, slots) {
                 self.parked.push((slot, token));
@@ -99,6 +101,7 @@ impl Ring {
         if left {
             slots.request(slot).reset();
             slots.free(slot);
+            self.order.ended(slot);
         }
         left
     }
@@ -109,9 +112,9 @@ impl Ring {
         let mut parked = std::mem::take(&mut self.parked);
         parked.retain(|(slot, _)| self.follow_memory(*slot, slots));
         self.parked = parked;
-        let mut waiting = self.again.take_waiting();
+        let mut waiting = self.order.take_waiting();
         waiting.retain(|(slot, _)| self.follow_memory(*slot, slots));
-        self.again.set_waiting(waiting);
+        self.order.set_waiting(waiting);
     }
 
     /// Reads a request that no device has again, if guest memory has changed since. False, and it is gone, if that has
@@ -130,6 +133,7 @@ impl Ring {
         }
         if read != Ok(true) {
             slots.free(slot);
+            self.order.ended(slot);
         }
         self.drain.one_less();
         read == Ok(true)

@@ -1,18 +1,14 @@
-//! Requests that are done again after a crash or a drive's return keep their order, whatever the device makes of it: the
-//! newest write is what a guest reads afterwards.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+//! A drive that turns the order of writes around, a volume on it, and writes that overlap.
 
-mod common;
-
-use common::{Bench, eventually, pattern};
+use crate::common::{Bench, allowed_cpus, eventually, pattern};
 use holdfast_bdev::{
-    self as bdev, BdevError, BlockDevice, Driver, Effect, ErrorDevice, Fault, FaultOp, Info, Io,
-    IoChannel, IoStatus, Malloc, Remote,
+    self as bdev, BdevError, BlockDevice, Driver, Effect, ErrorDevice, Fault, Info, Io, IoChannel,
+    IoStatus, Malloc, Remote,
 };
 use holdfast_dataplane::{
     Engine, EngineConfig, ExportSpec, OnDeviceLoss, Opener, PoolSpec, Source,
 };
-use holdfast_testkit::frontend::{Guest, Layout, Op, status};
+use holdfast_testkit::frontend::{Guest, Layout, Op};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,8 +17,8 @@ use std::time::{Duration, Instant};
 /// A device that keeps writes back while it is told to. A flush, on whatever queue, gives those it has to the device
 /// below, the youngest first: of writes that are with it together, the oldest wins.
 #[derive(Clone, Debug)]
-struct Contrary {
-    base: ErrorDevice,
+pub(crate) struct Contrary {
+    pub(crate) base: ErrorDevice,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -34,17 +30,17 @@ struct Kept {
 }
 
 impl Contrary {
-    fn keep_back(&self, yes: bool) {
+    pub(crate) fn keep_back(&self, yes: bool) {
         self.kept.lock().unwrap().on = yes;
     }
 
     /// The youngest write it has comes back as from a drive that has gone.
-    fn fail_youngest(&self) {
+    pub(crate) fn fail_youngest(&self) {
         let (remote, io) = self.kept.lock().unwrap().writes.pop().unwrap();
         remote.complete(io.token(), IoStatus::Failed(libc::ENODEV));
     }
 
-    fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.kept.lock().unwrap().writes.len()
     }
 }
@@ -93,16 +89,16 @@ impl IoChannel for ContraryChannel {
 }
 
 /// One reactor, and a volume on a contrary drive that can be pulled.
-struct Place {
-    bench: Bench,
+pub(crate) struct Place {
+    pub(crate) bench: Bench,
     path: PathBuf,
     opened: Arc<Mutex<Option<Contrary>>>,
     /// Whether a device keeps writes back from its opening on.
-    contrary: Arc<AtomicBool>,
+    pub(crate) contrary: Arc<AtomicBool>,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub(crate) fn new() -> Place {
         let drive = Arc::new(Malloc::new(64 << 20, 512).unwrap());
         let opened = Arc::<Mutex<Option<Contrary>>>::default();
         let contrary = Arc::<AtomicBool>::default();
@@ -117,7 +113,7 @@ impl Place {
             Ok(Arc::new(device))
         });
         let engine = Engine::start(EngineConfig {
-            cpus: common::allowed_cpus()[..1].to_vec(),
+            cpus: allowed_cpus()[..1].to_vec(),
             opener,
             ..EngineConfig::default()
         });
@@ -165,17 +161,17 @@ impl Place {
         engine.export(&spec).unwrap();
     }
 
-    fn guest(&self) -> Guest {
+    pub(crate) fn guest(&self) -> Guest {
         let builder = Guest::builder().queues(2).inflight();
         builder.connect(self.bench.socket("a")).unwrap()
     }
 
     /// The drive as it was opened last.
-    fn device(&self) -> Contrary {
+    pub(crate) fn device(&self) -> Contrary {
         self.opened.lock().unwrap().clone().unwrap()
     }
 
-    fn pull(&self) {
+    pub(crate) fn pull(&self) {
         let away = self.path.with_extension("away");
         std::fs::rename(&self.path, away).unwrap();
         let gone = Fault::new(Effect::Fail(libc::ENODEV));
@@ -184,23 +180,23 @@ impl Place {
         drop(taken);
     }
 
-    fn put_back(&self) {
+    pub(crate) fn put_back(&self) {
         let away = self.path.with_extension("away");
         std::fs::rename(away, &self.path).unwrap();
     }
 
-    fn wait_lost(&self, lost: bool) {
+    pub(crate) fn wait_lost(&self, lost: bool) {
         eventually("the engine has noticed", || {
             self.bench.engine.pool("pool").unwrap().lost == lost
         });
     }
 
-    fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.bench.engine.stats()[0].held
     }
 
     /// The front end has died with these writes taken, in this order, and none of them done.
-    fn die_with(&self, writes: &[(u64, u8)]) -> Guest {
+    pub(crate) fn die_with(&self, writes: &[(u64, u8)]) -> Guest {
         let mut guest = self.guest();
         self.pull();
         submit(&mut guest, writes);
@@ -214,7 +210,7 @@ impl Place {
 }
 
 /// A write of a pattern to a block of 512 bytes and the one after it, so that neighbours overlap.
-fn submit(guest: &mut Guest, writes: &[(u64, u8)]) {
+pub(crate) fn submit(guest: &mut Guest, writes: &[(u64, u8)]) {
     for (block, seed) in writes {
         let op = Op::Write {
             offset: block * 512,
@@ -225,7 +221,7 @@ fn submit(guest: &mut Guest, writes: &[(u64, u8)]) {
 }
 
 /// Lets the device do what it has, again and again, until queue 0 has all its answers; returns their statuses.
-fn push_through(guest: &mut Guest) -> Vec<u8> {
+pub(crate) fn push_through(guest: &mut Guest) -> Vec<u8> {
     let mut answers = Vec::new();
     eventually("all are answered", || {
         guest.queue(1).submit(Op::Flush, Layout::DIRECT).unwrap();
@@ -238,7 +234,7 @@ fn push_through(guest: &mut Guest) -> Vec<u8> {
 
 /// What the blocks hold after these writes, one after the other.
 #[track_caller]
-fn assert_newest(guest: &mut Guest, writes: &[(u64, u8)]) {
+pub(crate) fn assert_newest(guest: &mut Guest, writes: &[(u64, u8)]) {
     let mut wanted = vec![0; 64 * 512];
     for (block, seed) in writes {
         let at = *block as usize * 512;
@@ -255,7 +251,7 @@ fn assert_newest(guest: &mut Guest, writes: &[(u64, u8)]) {
 }
 
 /// Blocks 0 to 3 in chains of overlaps, and others in between that overlap nothing.
-const TANGLE: &[(u64, u8)] = &[
+pub(crate) const TANGLE: &[(u64, u8)] = &[
     (0, 1),
     (10, 2),
     (1, 3),
@@ -266,152 +262,3 @@ const TANGLE: &[(u64, u8)] = &[
     (10, 8),
     (0, 9),
 ];
-
-#[test]
-fn writes_of_a_dead_owner_that_overlap_end_with_the_newest() {
-    let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
-    place.device().keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || {
-        place.device().kept() >= 2
-    });
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    place.device().keep_back(false);
-    assert_newest(&mut guest, TANGLE);
-}
-
-#[test]
-fn writes_that_waited_for_their_drive_end_with_the_newest() {
-    let place = Place::new();
-    let mut guest = place.guest();
-    place.pull();
-    submit(&mut guest, TANGLE);
-    place.wait_lost(true);
-    eventually("all wait", || place.held() == TANGLE.len() as u64);
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
-}
-
-#[test]
-fn new_write_waits_until_the_old_ones_are_through() {
-    let place = Place::new();
-    let mut guest = place.die_with(&[(0, 1), (5, 2)]);
-    place.device().keep_back(true);
-    // The guest goes on writing while nobody is there.
-    submit(&mut guest, &[(0, 3), (5, 4), (30, 5)]);
-    guest.reconnect().unwrap();
-    eventually("the old ones are with the device", || {
-        place.device().kept() >= 2
-    });
-    guest.queue(1).read(0, 512).unwrap();
-    assert_eq!(place.device().kept(), 2, "a new one as well");
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    place.device().keep_back(false);
-    assert_newest(&mut guest, &[(0, 3), (5, 4), (30, 5)]);
-}
-
-#[test]
-fn drive_lost_again_in_the_middle_loses_no_order() {
-    let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
-    let first = place.device();
-    first.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || first.kept() >= 2);
-    submit(&mut guest, &[(2, 10)]);
-    place.pull();
-    // The second of them comes back first, and everything behind it waits with it. The first comes back last.
-    first.fail_youngest();
-    place.wait_lost(true);
-    eventually("all but one wait", || {
-        place.held() == TANGLE.len() as u64 - 1
-    });
-    first.fail_youngest();
-    eventually("all wait", || place.held() == TANGLE.len() as u64 + 1);
-    drop(first);
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    let mut all = TANGLE.to_vec();
-    all.push((2, 10));
-    assert_newest(&mut guest, &all);
-}
-
-#[test]
-fn old_write_that_fails_for_good_fails_alone() {
-    let place = Place::new();
-    let mut guest = place.die_with(&[(0, 1), (1, 2), (0, 3)]);
-    let bad = Fault::new(Effect::Fail(libc::EIO)).on(FaultOp::Write);
-    place.device().base.inject(bad.times(1));
-    guest.reconnect().unwrap();
-    let answers = guest.queue(0).drain().unwrap();
-    let errors = answers.iter().filter(|a| a.status == status::IOERR);
-    assert_eq!((errors.count(), answers.len()), (1, 3));
-    assert_newest(&mut guest, &[(1, 2), (0, 3)]);
-}
-
-#[test]
-fn stop_in_the_middle_ends_with_the_newest() {
-    let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
-    let device = place.device();
-    device.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || device.kept() >= 2);
-    device.keep_back(false);
-    guest.queue(1).submit(Op::Flush, Layout::DIRECT).unwrap();
-    guest.stop_queue(0).unwrap();
-    guest.start_queue(0).unwrap();
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
-}
-
-#[test]
-fn stop_that_meets_a_lost_drive_leaves_all_of_it_in_order() {
-    let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
-    let device = place.device();
-    device.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || device.kept() >= 2);
-    let mut queues = guest.take_queues();
-    std::thread::scope(|scope| {
-        let stop = scope.spawn(|| guest.stop_queue(0));
-        eventually("the stop waits", || {
-            place.bench.engine.stats()[0].stop_waits
-        });
-        place.pull();
-        queues[1].submit(Op::Flush, Layout::DIRECT).unwrap();
-        stop.join().unwrap().unwrap();
-    });
-    drop(device);
-    guest.put_queues(queues);
-    guest.start_queue(0).unwrap();
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
-}
-
-#[test]
-fn memory_that_changes_in_the_middle_is_let_go_of() {
-    let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
-    let device = place.device();
-    device.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || device.kept() >= 2);
-    device.keep_back(false);
-    // The session waits until nothing uses the old view, and that is up to the device alone.
-    guest.queue(1).submit(Op::Flush, Layout::DIRECT).unwrap();
-    let region = guest.add_region(1 << 20).unwrap();
-    guest.remove_region(region).unwrap();
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
-}
