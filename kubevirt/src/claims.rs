@@ -2,7 +2,9 @@
 
 use crate::error::ClusterError;
 use holdfast_api::DRIVER_NAME;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+};
 use kube::{Api, Client};
 
 /// What is behind a claim.
@@ -27,20 +29,43 @@ pub(crate) async fn behind(
     namespace: &str,
     claim: &str,
 ) -> Result<Behind, ClusterError> {
+    let spec = read(client, namespace, claim).await?;
+    bound_to(client, &spec.unwrap_or_default()).await
+}
+
+/// What a claim asks for, if it is there.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub(crate) async fn read(
+    client: &Client,
+    namespace: &str,
+    claim: &str,
+) -> Result<Option<PersistentVolumeClaimSpec>, ClusterError> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let named = format!("claim {namespace}/{claim}");
     let found = claims
         .get_opt(claim)
         .await
         .map_err(ClusterError::on("read", named))?;
-    let spec = found.and_then(|claim| claim.spec).unwrap_or_default();
-    let Some(name) = spec.volume_name.filter(|name| !name.is_empty()) else {
+    Ok(found.map(|claim| claim.spec.unwrap_or_default()))
+}
+
+/// What is behind a claim that was read.
+///
+/// # Errors
+/// As [`behind`].
+pub(crate) async fn bound_to(
+    client: &Client,
+    spec: &PersistentVolumeClaimSpec,
+) -> Result<Behind, ClusterError> {
+    let Some(name) = spec.volume_name.as_deref().filter(|name| !name.is_empty()) else {
         return Ok(Behind::Unbound);
     };
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let named = format!("PersistentVolume {name}");
     let found = volumes
-        .get_opt(&name)
+        .get_opt(name)
         .await
         .map_err(ClusterError::on("read", named))?;
     let Some(volume) = found.and_then(|volume| volume.spec) else {

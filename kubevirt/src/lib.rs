@@ -28,6 +28,7 @@ mod launcher;
 mod machine;
 mod publish;
 mod volumes;
+mod webhook;
 
 pub use domain::{DomainError, rewrite};
 pub use error::ClusterError;
@@ -36,3 +37,6 @@ pub use hook::serve_hook;
 pub use machine::{Machine, MachineSpec, machine_resource};
 pub use publish::{PublishGate, Refusal};
 pub use volumes::{VOLUMES_ANNOTATION, Volumes, VolumesError};
+pub use webhook::{
+    CertificateError, CertificateSource, HookImage, Webhook, WebhookConfig, WebhookError,
+};

@@ -92,21 +92,28 @@ impl PublishGate {
         PublishGate { client }
     }
 
-    /// Lets a pod have a volume, by the volume's id. A pod that KubeVirt does not run may always.
+    /// Lets a pod have a volume, by the volume's id, and tells the name of the machine that the pod runs. A pod that KubeVirt
+    /// does not run may always have it.
     ///
     /// # Errors
     /// Why not, or not yet.
-    pub async fn admit(&self, namespace: &str, pod: &str, volume_id: &str) -> Result<(), Refusal> {
+    pub async fn admit(
+        &self,
+        namespace: &str,
+        pod: &str,
+        volume_id: &str,
+    ) -> Result<Option<String>, Refusal> {
         let full_name = format!("{namespace}/{pod}");
         let pod = self.pod(namespace, pod).await?;
         match launcher::role(&pod) {
-            Role::Other => Ok(()),
+            Role::Other => Ok(None),
             Role::Hotplug => Err(Refusal::Hotplug { pod: full_name }),
             Role::Launcher => {
                 let name = launcher::machine(&pod);
                 let name = name.ok_or(Refusal::NoMachine { pod: full_name })?;
                 let machine = self.machine(namespace, name).await?;
-                self.admit_to(&machine, namespace, volume_id).await
+                self.admit_to(&machine, namespace, volume_id).await?;
+                Ok(Some(name.to_owned()))
             }
         }
     }
