@@ -4,31 +4,60 @@
 mod common;
 
 use common::{Bench, SIZE, eventually, pattern};
-use holdfast_bdev::{BlockDevice, Malloc, Uring};
+use holdfast_bdev::{Malloc, Uring};
 use holdfast_testkit::frontend::{Guest, Layout, Op};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-fn disks(disk: &str) -> (Bench, std::path::PathBuf) {
+/// Files behind the disks, gone with this value.
+struct Files {
+    file: PathBuf,
+    mapped: PathBuf,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for path in [&self.file, &self.mapped] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn disks(disk: &str) -> (Bench, Files) {
     let bench = Bench::empty();
-    let path = std::env::current_exe().unwrap().with_file_name(disk);
-    let _ = std::fs::remove_file(&path);
-    let file: Arc<dyn BlockDevice> = Arc::new(Uring::create(&path, SIZE).unwrap());
-    bench.serve("file", file);
+    let files = Files {
+        file: std::env::current_exe().unwrap().with_file_name(disk),
+        mapped: format!("/dev/shm/{}-{disk}", std::process::id()).into(),
+    };
+    for (name, path) in [("file", &files.file), ("mapped", &files.mapped)] {
+        let _ = std::fs::remove_file(path);
+        bench.serve(name, Arc::new(Uring::create(path, SIZE).unwrap()));
+    }
     for name in ["memory", "neighbour"] {
         bench.serve(name, Arc::new(Malloc::new(SIZE, 512).unwrap()));
     }
-    (bench, path)
+    (bench, files)
+}
+
+/// A file in memory is cut short under its disk, which faults where it is served, and is whole again.
+fn cut_short_and_mend(files: &Files, guest: &mut Guest, offset: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(&files.mapped);
+    let file = file.unwrap();
+    file.set_len(offset).unwrap();
+    assert!(guest.queue(0).read(offset, 4096).is_err());
+    file.set_len(SIZE).unwrap();
+    assert_eq!(guest.queue(0).read(offset, 4096).unwrap(), [0; 4096]);
 }
 
 #[test]
 fn memory_cut_off_under_load_ends_its_own_session_only() {
-    let (bench, path) = disks("vanish.disk");
+    let (bench, files) = disks("vanish.disk");
     let mut neighbour = Guest::builder()
         .queues(2)
         .connect(bench.socket("neighbour"))
         .unwrap();
     for round in 0..20u8 {
-        for name in ["memory", "file"] {
+        for name in ["memory", "file", "mapped"] {
             let builder = Guest::builder()
                 .queues(2)
                 .regions(2)
@@ -71,16 +100,17 @@ fn memory_cut_off_under_load_ends_its_own_session_only() {
                 next.queue(0).read(offset, 4096).unwrap(),
                 pattern(round, 4096)
             );
+            if name == "mapped" {
+                cut_short_and_mend(&files, &mut next, offset);
+            }
         }
     }
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
 fn sealed_memory_cannot_be_cut_off() {
-    let (bench, path) = disks("sealed.disk");
+    let (bench, _files) = disks("sealed.disk");
     let mut guest = Guest::builder().connect(bench.socket("memory")).unwrap();
     assert!(guest.memory().cut_off().is_err());
     guest.queue(0).flush().unwrap();
-    let _ = std::fs::remove_file(path);
 }

@@ -29,6 +29,7 @@ mod device;
 mod driver;
 mod error;
 mod error_device;
+mod fault;
 mod io;
 mod malloc;
 mod null;

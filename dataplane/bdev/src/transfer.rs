@@ -282,7 +282,7 @@ fn piece(left: u64) -> usize {
 /// The kernel takes no longer arrays (IOV_MAX).
 const IOVECS_MAX: usize = 1024;
 /// Longer copies would keep other guests of the reactor waiting, about 30 us at most as it is.
-const COPY_MAX: u64 = 256 << 10;
+pub(crate) const COPY_MAX: u64 = 256 << 10;
 /// Longer buffers are moved in several calls; a multiple of every alignment.
 const CALL_MAX: usize = 1 << 30;
 /// Calls that were interrupted are made again this often in a row.

@@ -1,17 +1,19 @@
 //! A regular file or a block device of the host: O_DIRECT from and to the caller's buffers, through io_uring
-//! or worker threads, whichever the driver has.
+//! or worker threads, whichever the driver has. A file in memory is mapped and copied from and to.
 
 mod blocking;
 mod geometry;
 mod holder;
+mod mapped;
 mod open;
 
 use crate::transfer::{Lane, Medium, Transfer};
 use crate::{BdevError, BlockDevice, Driver, Info, Io, IoChannel, IoStatus};
 use blocking::Blocking;
+use mapped::Mapped;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How to open a file or device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,8 @@ struct Disk {
     size_bytes: AtomicU64,
     medium: Arc<Medium>,
     blocking: Blocking,
+    /// The file in this process, if it is one in memory. Replaced when the file has grown.
+    mapped: Mutex<Option<Arc<Mapped>>>,
 }
 
 impl Uring {
@@ -49,11 +53,13 @@ impl Uring {
         let geometry = geometry::find(path, &opened, options)?;
         let medium = Arc::new(geometry.medium(opened.fd));
         let info = geometry.info;
+        let mapped = Mapped::new(&medium, info.size_bytes, info.read_only);
         tracing::info!(
             path = %path.display(),
             size_bytes = info.size_bytes,
             block_size = info.block_size,
             direct = geometry.direct,
+            mapped = mapped.is_some(),
             readonly = info.read_only,
             "Opened a device"
         );
@@ -63,6 +69,7 @@ impl Uring {
                 size_bytes: AtomicU64::new(info.size_bytes),
                 blocking: Blocking::new(Arc::clone(&medium), path, &info),
                 medium,
+                mapped: Mutex::new(mapped.map(Arc::new)),
             }),
         })
     }
@@ -89,6 +96,19 @@ impl Disk {
             ..self.info
         }
     }
+
+    fn mapped(&self) -> Option<Arc<Mapped>> {
+        // A value is replaced as a whole, whatever panicked elsewhere.
+        self.mapped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn map_again(&self, size_bytes: u64) {
+        let mapped = Mapped::new(&self.medium, size_bytes, self.info.read_only).map(Arc::new);
+        *self.mapped.lock().unwrap_or_else(PoisonError::into_inner) = mapped;
+    }
 }
 
 impl BlockDevice for Uring {
@@ -105,6 +125,8 @@ impl BlockDevice for Uring {
         if size_bytes < known {
             // Requests past the new end fail one by one; volumes before it go on.
             tracing::error!(device = %self.disk.blocking.name(), known, size_bytes, "A device shrank");
+        } else if size_bytes > known && self.disk.medium.memory {
+            self.disk.map_again(size_bytes);
         }
         Ok(self.info())
     }
@@ -114,6 +136,7 @@ impl BlockDevice for Uring {
         Ok(Box::new(UringChannel {
             disk: Arc::clone(&self.disk),
             lane: Arc::new(Lane::new(Arc::clone(&self.disk.medium))),
+            mapped: self.disk.mapped(),
         }))
     }
 
@@ -129,6 +152,9 @@ impl BlockDevice for Uring {
 
     fn write_zeroes_at(&self, offset: u64, len: u64) -> Result<(), BdevError> {
         self.info().check_span(offset, len)?;
+        if let Some(mapped) = self.disk.mapped() {
+            mapped.forget(offset, len);
+        }
         self.disk.blocking.zero(offset, len)
     }
 
@@ -140,6 +166,17 @@ impl BlockDevice for Uring {
 struct UringChannel {
     disk: Arc<Disk>,
     lane: Arc<Lane>,
+    mapped: Option<Arc<Mapped>>,
+}
+
+impl UringChannel {
+    /// True if the request has been served by a copy.
+    fn copied(&mut self, io: &Io) -> bool {
+        if self.mapped.as_ref().is_some_and(|mapped| !mapped.holds(io)) {
+            self.mapped = self.disk.mapped();
+        }
+        self.mapped.as_ref().is_some_and(|mapped| mapped.serve(io))
+    }
 }
 
 impl IoChannel for UringChannel {
@@ -149,6 +186,7 @@ impl IoChannel for UringChannel {
             Ok(()) if io.is_empty() && io.op() != crate::Op::Flush => {
                 driver.complete(io.token(), IoStatus::Ok);
             }
+            Ok(()) if self.copied(&io) => driver.complete(io.token(), IoStatus::Ok),
             Ok(()) => driver.start(Transfer::new(&self.lane, io)),
         }
     }

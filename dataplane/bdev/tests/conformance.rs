@@ -7,7 +7,7 @@ use holdfast_bdev::{
     BdevError, BlockDevice, DriverKind, Io, IoStatus, Malloc, Op, Split, Token, Uring, UringOptions,
 };
 use std::sync::Arc;
-use support::{Bench, KINDS, Skewed, pattern, uring_file};
+use support::{Bench, KINDS, Skewed, memory_file, pattern, uring_file};
 
 const MIB: u64 = 1 << 20;
 
@@ -16,11 +16,14 @@ fn on_all(case: impl Fn(&dyn BlockDevice, DriverKind)) {
     for kind in KINDS {
         case(&Malloc::new(4 * MIB, 512).unwrap(), kind);
         case(&uring_file(4 * MIB).device, kind);
+        case(&memory_file(4 * MIB).device, kind);
         case(
             &fragmented(Arc::new(Malloc::new(8 * MIB, 512).unwrap())),
             kind,
         );
         let file = uring_file(8 * MIB);
+        case(&fragmented(Arc::new(file.device.clone())), kind);
+        let file = memory_file(8 * MIB);
         case(&fragmented(Arc::new(file.device.clone())), kind);
     }
 }
@@ -242,7 +245,12 @@ fn request_of_more_buffers_than_the_kernel_takes_is_served_whole() {
 
 #[test]
 fn read_only_device_refuses_every_change() {
-    let file = uring_file(MIB);
+    for file in [uring_file(MIB), memory_file(MIB)] {
+        refuses_every_change(file);
+    }
+}
+
+fn refuses_every_change(file: support::TempFile) {
     drop(file.device);
     let options = UringOptions {
         readonly: true,

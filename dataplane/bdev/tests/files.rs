@@ -6,7 +6,9 @@ mod support;
 use holdfast_bdev::{BdevError, BlockDevice, Io, IoStatus, Op, Uring, UringOptions, from_spec};
 use std::fs::File;
 use std::path::Path;
-use support::{Bench, KINDS, Skewed, disk_folder, open, pattern, resize, uring_file};
+use support::{
+    Bench, KINDS, Skewed, TempFile, disk_folder, memory_file, open, pattern, resize, uring_file,
+};
 
 /// The flags of the open file description of `path` in this process.
 fn open_flags(path: &Path) -> i32 {
@@ -76,7 +78,12 @@ fn second_open_is_refused_and_names_the_holder() {
 
 #[test]
 fn lock_is_free_after_the_last_clone_is_gone() {
-    let file = uring_file(1 << 20);
+    for file in [uring_file(1 << 20), memory_file(1 << 20)] {
+        frees_its_lock(file);
+    }
+}
+
+fn frees_its_lock(file: TempFile) {
     let clone = file.device.clone();
     drop(file.device);
     assert!(matches!(open(&file.path), Err(BdevError::InUse { .. })));
@@ -214,7 +221,12 @@ fn created_file_is_sparse_and_private() {
 
 #[test]
 fn discarded_space_goes_back_to_the_file_system() {
-    let file = uring_file(4 << 20);
+    for file in [uring_file(4 << 20), memory_file(4 << 20)] {
+        gives_space_back(file);
+    }
+}
+
+fn gives_space_back(file: TempFile) {
     let allocated = || rustix::fs::stat(&file.path).unwrap().st_blocks;
     for kind in KINDS {
         let mut bench = Bench::new(&file.device, kind);
@@ -227,7 +239,12 @@ fn discarded_space_goes_back_to_the_file_system() {
 
 #[test]
 fn grown_file_is_served_by_open_channels_after_a_refresh() {
-    let file = uring_file(1 << 20);
+    for file in [uring_file(1 << 20), memory_file(1 << 20)] {
+        grows(file);
+    }
+}
+
+fn grows(file: TempFile) {
     for (round, kind) in KINDS.into_iter().enumerate() {
         let mut bench = Bench::new(&file.device, kind);
         let end = file.device.info().size_bytes;
@@ -247,7 +264,12 @@ fn grown_file_is_served_by_open_channels_after_a_refresh() {
 
 #[test]
 fn file_truncated_by_somebody_else_fails_reads_past_its_end() {
-    let file = uring_file(1 << 20);
+    for file in [uring_file(1 << 20), memory_file(1 << 20)] {
+        fails_past_its_end(file);
+    }
+}
+
+fn fails_past_its_end(file: TempFile) {
     resize(&file.path, 4096);
     for kind in KINDS {
         let mut bench = Bench::new(&file.device, kind);

@@ -246,3 +246,50 @@ fn file_stays_locked_and_driver_stays_until_the_kernel_is_done() {
         assert_eq!(found, pattern(4096, 1));
     }
 }
+
+/// A tmpfs of this size, unmounted with this value.
+struct Memory(TempDir);
+
+impl Memory {
+    fn new(size_bytes: u64) -> Memory {
+        let folder = disk_folder();
+        let options = format!("size={size_bytes}");
+        let point = folder.path().to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", point]);
+        Memory(folder)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        run("umount", &[self.0.path().to_str().unwrap()]);
+    }
+}
+
+#[test]
+#[ignore = "needs root to mount a tmpfs"]
+fn full_file_system_in_memory_refuses_a_write_and_serves_the_rest() {
+    let memory = Memory::new(1 << 20);
+    let path = memory.0.path().join("disk");
+    let device = Uring::create(&path, 4 << 20).unwrap();
+    for kind in KINDS {
+        let mut bench = Bench::new(&device, kind);
+        let data = pattern(256 << 10, 1);
+        assert_eq!(bench.write(0, &data), IoStatus::Ok);
+        // A hole made behind the device's back, where it expects data; and no room any more.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, hole, 0, 4096).unwrap();
+        let rest = memory.0.path().join("rest");
+        let error = std::fs::write(&rest, vec![1; 1 << 20]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        let full = IoStatus::Failed(libc::ENOSPC);
+        assert_eq!(bench.write(0, &data[..4096]), full, "{kind:?}");
+        assert_eq!(bench.write(2 << 20, &data[..4096]), full, "{kind:?}");
+        assert_eq!(bench.read(0, 4096), [0; 4096]);
+        assert_eq!(bench.read(4096, data.len() - 4096), data[4096..]);
+        std::fs::remove_file(&rest).unwrap();
+        assert_eq!(bench.write(0, &data), IoStatus::Ok);
+        assert_eq!(bench.read(0, data.len()), data);
+    }
+}

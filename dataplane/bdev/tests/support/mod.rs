@@ -26,7 +26,15 @@ pub(crate) struct TempFile {
 }
 
 pub(crate) fn uring_file(size_bytes: u64) -> TempFile {
-    let folder = disk_folder();
+    file_in(disk_folder(), size_bytes)
+}
+
+/// A file in memory, which is served in another way.
+pub(crate) fn memory_file(size_bytes: u64) -> TempFile {
+    file_in(tempfile::tempdir_in("/dev/shm").unwrap(), size_bytes)
+}
+
+fn file_in(folder: TempDir, size_bytes: u64) -> TempFile {
     let path = folder.path().join("disk");
     let device = Uring::create(&path, size_bytes).unwrap();
     TempFile {

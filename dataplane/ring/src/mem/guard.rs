@@ -90,13 +90,14 @@ impl Drop for Guard {
 /// What handled SIGBUS before: Rust's own handler, as a rule. Faults that are not ours go to it.
 static BEFORE: Mutex<Option<libc::sigaction>> = Mutex::new(None);
 
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+
 fn install() {
     // SAFETY: sigaction is plain data, for which all zeros is a value; both pointers are valid for the call. The handler
     // does only what a handler may: atomics, mmap and sigaction.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-            on_sigbus;
+        let handler: Handler = on_sigbus;
         action.sa_sigaction = handler as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         let mut before: libc::sigaction = std::mem::zeroed();
@@ -107,14 +108,14 @@ fn install() {
 }
 
 extern "C" fn on_sigbus(
-    _signal: libc::c_int,
+    signal: libc::c_int,
     info: *mut libc::siginfo_t,
-    _context: *mut libc::c_void,
+    context: *mut libc::c_void,
 ) {
     // SAFETY: the kernel gives a valid siginfo to a handler with SA_SIGINFO.
     let addr = unsafe { (*info).si_addr() }.addr();
     if !fill(addr) {
-        pass_on();
+        pass_on(signal, info, context);
     }
 }
 
@@ -154,12 +155,16 @@ fn fill(addr: usize) -> bool {
     false
 }
 
-/// Gives SIGBUS back to whoever had it; the access is repeated and faults again.
-fn pass_on() {
+/// Lets the former handler decide. One that is no function ends the process when the access is repeated.
+fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let before = BEFORE.try_lock().ok().and_then(|before| *before);
-    // SAFETY: as in `install`; all zeros is the default action, which ends the process.
+    // SAFETY: as in `install`; all zeros is the default action. What was installed with SA_SIGINFO is such a function.
     unsafe {
         let action = before.unwrap_or_else(|| std::mem::zeroed());
+        if action.sa_flags & libc::SA_SIGINFO != 0 {
+            let handler: Handler = std::mem::transmute(action.sa_sigaction);
+            return handler(signal, info, context);
+        }
         libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
     }
 }
