@@ -3,15 +3,18 @@
 
 mod continuation;
 mod inbox;
+mod passthrough;
 mod threads;
 mod uring;
 mod workers;
 
+use crate::nvme::{Namespace, Request, Seat};
 use crate::transfer::Transfer;
 use crate::{BdevError, Completion, IoStatus, Token};
 use continuation::Core;
 use inbox::Inbox;
 pub use inbox::Remote;
+use passthrough::Passthrough;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -62,6 +65,8 @@ impl Events {
 enum Target {
     Caller(u64),
     Inbox,
+    /// The ring of an NVMe namespace, which is looked at in any case. Such a watch ends by reporting.
+    Bell,
 }
 
 #[allow(clippy::large_enum_variant)] // One per reactor; a box would only add an indirection.
@@ -76,6 +81,7 @@ enum Backend {
 pub struct Driver {
     core: Core,
     backend: Backend,
+    passthrough: Passthrough,
     inbox: Arc<Inbox>,
     /// Not `Send`: the kernel lets only the thread that made the ring use it.
     _stays: PhantomData<*const ()>,
@@ -102,6 +108,7 @@ impl Driver {
         let mut driver = Driver {
             core: Core::new(),
             backend,
+            passthrough: Passthrough::default(),
             inbox,
             _stays: PhantomData,
         };
@@ -238,6 +245,22 @@ impl Driver {
         }
     }
 
+    /// A namespace's place here, for the channels and requests that will need it.
+    pub(crate) fn seat(&mut self, namespace: &Arc<Namespace>) -> Result<Arc<Seat>, BdevError> {
+        if let Backend::Threads(_) = self.backend {
+            return Err(BdevError::Driver {
+                what: "NVMe commands without io_uring",
+                source: std::io::ErrorKind::Unsupported.into(),
+            });
+        }
+        self.passthrough.seat(namespace)
+    }
+
+    /// Hands a request to an NVMe drive, as commands.
+    pub(crate) fn start_command(&mut self, request: Request) {
+        self.passthrough.start(request);
+    }
+
     fn watch_for(&mut self, fd: Arc<OwnedFd>, target: Target) -> WatchId {
         WatchId(match &mut self.backend {
             Backend::Uring(ring) => ring.watch(fd, target),
@@ -246,6 +269,7 @@ impl Driver {
     }
 
     fn flush(&mut self) -> Result<(), BdevError> {
+        self.passthrough.flush()?;
         match &mut self.backend {
             Backend::Uring(ring) => ring.flush(),
             Backend::Threads(_) => Ok(()),
@@ -254,7 +278,12 @@ impl Driver {
 
     fn sleep(&mut self, until: Option<Instant>) -> Result<(), BdevError> {
         match &mut self.backend {
-            Backend::Uring(ring) => ring.sleep(until),
+            Backend::Uring(ring) => {
+                self.passthrough.flush()?;
+                self.passthrough
+                    .watch(|bell, known| ring.watch_once(bell, known));
+                ring.sleep(until)
+            }
             Backend::Threads(threads) => threads.sleep(until),
         }
     }
@@ -270,17 +299,31 @@ impl Driver {
                 threads.served(served);
             }
         }
+        if self.passthrough.is_used() {
+            self.collect_commands();
+        }
         self.core.expire();
         self.core.hand_out(&mut events.completions);
         Ok(())
     }
 
+    /// Takes what NVMe drives have answered, and forgets those that nobody uses any more.
+    fn collect_commands(&mut self) {
+        for transfer in self.passthrough.reap(&mut self.core) {
+            self.start(transfer);
+        }
+        for unused in self.passthrough.prune() {
+            self.unwatch(WatchId(unused));
+        }
+    }
+
     /// Requests in the kernel or with a worker, or on their way there.
     pub fn in_flight(&self) -> usize {
-        match &self.backend {
+        let requests = match &self.backend {
             Backend::Uring(ring) => ring.in_flight(),
             Backend::Threads(threads) => threads.in_flight(),
-        }
+        };
+        requests + self.passthrough.in_flight()
     }
 }
 
@@ -304,6 +347,9 @@ impl std::fmt::Debug for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.inbox.close();
+        for transfer in self.passthrough.drain(&mut self.core) {
+            self.start(transfer);
+        }
         // Before the fields go: joined requests keep iovec arrays that the kernel may still read.
         match &mut self.backend {
             Backend::Uring(ring) => ring.drain(&mut self.core),

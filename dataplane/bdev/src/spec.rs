@@ -1,10 +1,10 @@
 //! Devices named on the command line: `malloc:size=1GiB`, `null:size=1TiB`, `uring:path=F,readonly`.
 
-use crate::{BdevError, BlockDevice, Malloc, Null, Uring, UringOptions};
+use crate::{BdevError, BlockDevice, Malloc, Null, Nvme, Uring, UringOptions};
 use std::sync::Arc;
 
-/// Opens the device that `spec` describes: `malloc:size=S`, `null:size=S` or `uring:path=F[,readonly]`, each
-/// with `,block_size=512` or `4096` if wanted. Sizes are as for [`parse_size`]; a path has no comma.
+/// Opens the device that `spec` describes: `malloc:size=S`, `null:size=S`, `uring:path=F[,readonly]` or
+/// `nvme:path=F[,readonly]`, each with `,block_size=512` or `4096` if wanted. Sizes are as for [`parse_size`]; a path has no comma.
 ///
 /// # Errors
 /// [`BdevError::Spec`] if the text is not such a description or asks for what no device can have; else what
@@ -18,10 +18,10 @@ pub fn from_spec(spec: &str) -> Result<Arc<dyn BlockDevice>, BdevError> {
     let mut keys = Keys::new(rest).map_err(refused)?;
     let device = match kind {
         "malloc" | "null" => memory(kind, &mut keys),
-        "uring" => uring(&mut keys),
+        "uring" | "nvme" => path(kind, &mut keys),
         other => {
             return Err(refused(format!(
-                "unknown kind {other:?}; use malloc, null or uring"
+                "unknown kind {other:?}; use malloc, null, uring or nvme"
             )));
         }
     };
@@ -56,13 +56,17 @@ fn memory(kind: &str, keys: &mut Keys<'_>) -> Result<Open, String> {
     })
 }
 
-fn uring(keys: &mut Keys<'_>) -> Result<Open, String> {
-    let path = keys.required("path", "uring")?.to_owned();
+fn path(kind: &str, keys: &mut Keys<'_>) -> Result<Open, String> {
+    let path = keys.required("path", kind)?.to_owned();
     let options = UringOptions {
         readonly: keys.flag("readonly")?,
         block_size: keys.block_size()?,
     };
-    Ok(Box::new(move || Ok(Arc::new(Uring::open(path, options)?))))
+    Ok(if kind == "nvme" {
+        Box::new(move || Ok(Arc::new(Nvme::open(path, options)?)))
+    } else {
+        Box::new(move || Ok(Arc::new(Uring::open(path, options)?)))
+    })
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -147,7 +151,7 @@ impl<'a> Keys<'a> {
             return Ok(());
         };
         let known = match kind {
-            "uring" => "path, readonly, block_size",
+            "uring" | "nvme" => "path, readonly, block_size",
             _ => "size, block_size",
         };
         Err(format!(
@@ -215,7 +219,7 @@ mod tests {
     fn bad_spec_is_refused_with_what_would_be_right() {
         let cases = [
             ("", "unknown kind \"\""),
-            ("floppy:size=1", "use malloc, null or uring"),
+            ("floppy:size=1", "use malloc, null, uring or nvme"),
             ("malloc", "malloc:size=..."),
             ("malloc:", "malloc:size=..."),
             ("malloc:size", "has no value"),
@@ -234,6 +238,8 @@ mod tests {
             ("uring:readonly", "uring:path=..."),
             ("uring:path=/x,readonly=yes", "takes no value"),
             ("uring:path=/x,size=1MiB", "knows no \"size\""),
+            ("nvme:readonly", "nvme:path=..."),
+            ("nvme:path=/dev/null", "use kind uring"),
         ];
         for (spec, expected) in cases {
             let why = why(spec);

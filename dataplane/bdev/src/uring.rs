@@ -88,6 +88,13 @@ impl Uring {
     }
 }
 
+impl Uring {
+    /// The open device, which has the lock.
+    pub(crate) fn medium(&self) -> &Arc<Medium> {
+        &self.disk.medium
+    }
+}
+
 impl Disk {
     fn info(&self) -> Info {
         let size_bytes = self.size_bytes.load(Ordering::Acquire);

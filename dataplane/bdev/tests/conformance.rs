@@ -4,8 +4,10 @@
 mod support;
 
 use holdfast_bdev::{
-    BdevError, BlockDevice, DriverKind, Io, IoStatus, Malloc, Op, Split, Token, Uring, UringOptions,
+    BdevError, BlockDevice, DriverKind, Io, IoStatus, Malloc, Nvme, Op, Split, Token, Uring,
+    UringOptions,
 };
+use std::path::Path;
 use std::sync::Arc;
 use support::{Bench, KINDS, Skewed, memory_file, pattern, uring_file};
 
@@ -13,6 +15,9 @@ const MIB: u64 = 1 << 20;
 
 /// Runs a case on a device of each kind with 4 MiB of zeros, on each kind of driver.
 fn on_all(case: impl Fn(&dyn BlockDevice, DriverKind)) {
+    if let Some(path) = std::env::var_os(support::NVME) {
+        return on_drive(path.as_ref(), case);
+    }
     for kind in KINDS {
         case(&Malloc::new(4 * MIB, 512).unwrap(), kind);
         case(&uring_file(4 * MIB).device, kind);
@@ -26,6 +31,29 @@ fn on_all(case: impl Fn(&dyn BlockDevice, DriverKind)) {
         let file = memory_file(8 * MIB);
         case(&fragmented(Arc::new(file.device.clone())), kind);
     }
+}
+
+/// Runs a case on an NVMe drive of 8 MiB instead: `tests/guest/tests/nvme.rs` does, inside a guest that has one.
+fn on_drive(path: &Path, case: impl Fn(&dyn BlockDevice, DriverKind)) {
+    for kind in KINDS {
+        for fragments in [false, true] {
+            let drive = Nvme::open(path, UringOptions::default()).unwrap();
+            drive.write_zeroes_at(0, 8 * MIB).unwrap();
+            let drive = Arc::new(drive);
+            case(
+                &if fragments {
+                    fragmented(drive)
+                } else {
+                    beginning(drive)
+                },
+                kind,
+            );
+        }
+    }
+}
+
+fn beginning(base: Arc<dyn BlockDevice>) -> Split {
+    Split::new(base, vec![(0, 4 * MIB).into()]).unwrap()
 }
 
 /// 4 MiB in pieces of odd lengths, out of order.

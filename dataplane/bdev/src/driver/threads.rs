@@ -96,6 +96,7 @@ impl Threads {
                 _ if polled.revents().is_empty() => {}
                 Target::Caller(key) => ready.push(key),
                 Target::Inbox => bell = true,
+                Target::Bell => {}
             }
         }
         Ok(bell)

@@ -19,7 +19,7 @@ const ENTRIES: u32 = 256;
 /// Completion entries. More outstanding requests than this are kept by the kernel (NODROP).
 const COMPLETION_ENTRIES: u32 = 4096;
 /// How often a driver that cannot wait looks whether it may go.
-const DRAIN_RETRY: Duration = Duration::from_millis(10);
+pub(super) const DRAIN_RETRY: Duration = Duration::from_millis(10);
 
 // The two top bits of user_data say what a completion belongs to; the rest is a slab key.
 const KIND_SHIFT: u32 = 62;
@@ -92,6 +92,12 @@ impl Ring {
         });
         self.idle.push(key);
         key
+    }
+
+    /// A watch that ends when it reports; the `known` one if that has not reported yet.
+    pub(super) fn watch_once(&mut self, bell: &Arc<OwnedFd>, known: Option<Key>) -> Key {
+        let still = known.filter(|key| self.watches.get_mut(*key).is_some());
+        still.unwrap_or_else(|| self.watch(Arc::clone(bell), Target::Bell))
     }
 
     pub(super) fn unwatch(&mut self, key: Key) {
@@ -180,7 +186,7 @@ impl Ring {
                 KIND_WATCH => match self.poll_came_back(Key::unpack(data), result) {
                     Some(Target::Caller(key)) => ready.push(key),
                     Some(Target::Inbox) => bell = true,
-                    None => {}
+                    Some(Target::Bell) | None => {}
                 },
                 KIND_REQUEST => self.call_came_back(Key::unpack(data), result, core),
                 _ => {} // The kernel has taken note of a removal.
@@ -251,7 +257,7 @@ impl Ring {
 
     fn poll_came_back(&mut self, key: Key, result: i32) -> Option<Target> {
         let watch = self.watches.get_mut(key)?;
-        if watch.state == WatchState::Ending {
+        if watch.state == WatchState::Ending || matches!(watch.target, Target::Bell) {
             self.watches.remove(key);
             return None;
         }
@@ -344,7 +350,7 @@ fn build() -> io::Result<IoUring> {
 }
 
 /// Errors of io_uring_enter that mean "not now": a signal, the timeout, or completions to be reaped first.
-fn tolerate(error: io::Error) -> Result<(), BdevError> {
+pub(super) fn tolerate(error: io::Error) -> Result<(), BdevError> {
     match error.raw_os_error() {
         Some(libc::EINTR | libc::ETIME | libc::EAGAIN | libc::EBUSY) => Ok(()),
         _ => Err(BdevError::Driver {

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// The variable that names the NVMe drive to test.
+pub(crate) const NVME: &str = "HOLDFAST_TEST_NVME";
 pub(crate) const KINDS: [DriverKind; 2] = [DriverKind::Uring, DriverKind::Threads];
 /// Far longer than anything here takes; reached only by what would never end.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -131,6 +133,12 @@ impl Bench {
 
     pub(crate) fn submit(&mut self, io: Io) {
         self.channel.submit(&mut self.driver, io);
+    }
+
+    /// Waits for completions, and takes what is there.
+    pub(crate) fn take_some(&mut self) -> Vec<Completion> {
+        self.driver.wait(&mut self.events, Some(DEADLINE)).unwrap();
+        std::mem::take(&mut self.events.completions)
     }
 
     /// Waits for `count` completions, in the order they came.
