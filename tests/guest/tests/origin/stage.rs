@@ -58,7 +58,11 @@ impl Stage {
             let image = folder.path().join(serial);
             File::create_new(&image)?.set_len(DRIVE_BYTES)?;
             let serial = serial.to_owned();
-            Ok(DriveSpec { image, serial })
+            Ok(DriveSpec {
+                image,
+                serial,
+                writes_per_second: None,
+            })
         };
         // With two emulated processors, QEMU 10.0 itself dies now and then when a drive is pulled (in iotlb_to_section).
         let machine = Guest::boot(&GuestSpec {
