@@ -16,4 +16,4 @@ pub use echo::Echo;
 pub use histogram::Histogram;
 pub use pattern::{Pattern, Wait};
 pub use queue::LoadQueue;
-pub use run::{Tally, run, wake};
+pub use run::{Tally, beside, run, wake};

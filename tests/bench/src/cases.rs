@@ -63,6 +63,11 @@ impl Case {
         cases
     }
 
+    /// 4 KiB anywhere, from a polling guest.
+    pub(crate) fn random_reads(depth: u16) -> Case {
+        Case::new("randread", depth, 100)
+    }
+
     /// Writes every block of the device once: what was never written is read faster than any data.
     pub(crate) fn filling() -> Case {
         Case::sequential("write128k", 0)

@@ -16,6 +16,8 @@ pub(crate) struct Sample {
     pub(crate) cpu_ns: f64,
     /// Share of a core the server used.
     pub(crate) cores: f64,
+    /// A cache line to the other processor and back, in nanoseconds; the longer of before and after.
+    pub(crate) trip_ns: f64,
     pub(crate) placement: Placement,
 }
 
@@ -37,6 +39,9 @@ pub(crate) struct Figures {
     /// Who could not be measured, and why.
     pub(crate) missing: Vec<String>,
 }
+
+/// So many near samples of a case are enough, where there are as many in all: one may be a fluke.
+const ENOUGH: usize = 2;
 
 /// A median and the range it is the middle of.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -88,32 +93,52 @@ impl Figures {
         }
     }
 
-    /// The placement that counts: near, which the targets were set for, if it was had often enough. Figures of the other
-    /// cannot be compared with them.
-    pub(crate) fn placement(&self) -> Placement {
-        let all = self.rows.iter().flat_map(|row| &row.samples);
-        let near = all.clone().filter(|s| s.placement == Placement::Near);
-        match 3 * near.count() >= all.count() {
-            true => Placement::Near,
-            false => Placement::Far,
+    /// The placement that counts in a case: near, which the targets were set for, if every peer was met there often
+    /// enough to be compared. Figures of the other cannot be compared with them.
+    pub(crate) fn placement(&self, medium: Medium, case: &str) -> Placement {
+        let mut rows = self.rows.iter();
+        let lacking = rows.any(|row| row.medium == medium && row.case == case && row.lacks_near());
+        match lacking {
+            false => Placement::Near,
+            true => Placement::Far,
         }
     }
 
-    /// How many samples were taken under the other placement, and how many in all.
-    pub(crate) fn left_out(&self) -> (usize, usize) {
-        let placement = self.placement();
-        let all = self.rows.iter().flat_map(|row| &row.samples);
-        let out = all.clone().filter(|sample| sample.placement != placement);
-        (out.count(), all.count())
+    /// Peers and cases that have not been met with near processors often enough.
+    pub(crate) fn lacking_near(&self) -> Vec<(Medium, String, String)> {
+        let rows = self.rows.iter().filter(|row| row.lacks_near());
+        let names = rows.map(|row| (row.medium, row.case.clone(), row.peer.clone()));
+        names.collect()
     }
 
-    /// One figure of one case on one server; none without a sample under the main placement.
+    /// How many samples were taken under another placement than their case's, and how many in all.
+    pub(crate) fn left_out(&self) -> (usize, usize) {
+        let out = self.rows.iter().map(|row| {
+            let placement = self.placement(row.medium, &row.case);
+            let other = row.samples.iter().filter(|s| s.placement != placement);
+            other.count()
+        });
+        let all = self.rows.iter().map(|row| row.samples.len());
+        (out.sum(), all.sum())
+    }
+
+    /// How many cases are compared with near processors, and how many there are.
+    pub(crate) fn near_cases(&self) -> (usize, usize) {
+        let media = Medium::ALL.into_iter();
+        let cases =
+            media.flat_map(|medium| self.cases(medium).into_iter().map(move |c| (medium, c)));
+        let placements: Vec<Placement> = cases.map(|(m, case)| self.placement(m, case)).collect();
+        let near = placements.iter().filter(|p| **p == Placement::Near);
+        (near.count(), placements.len())
+    }
+
+    /// One figure of one case on one server; none without a sample under the placement that counts.
     pub(crate) fn middle(
         &self,
         (medium, case, peer): (Medium, &str, &str),
         what: impl Fn(&Sample) -> f64,
     ) -> Option<Middle> {
-        let placement = self.placement();
+        let placement = self.placement(medium, case);
         let row = self.rows.iter().find(|row| row.is(medium, case, peer))?;
         let comparable = row.samples.iter().filter(|s| s.placement == placement);
         Middle::of(comparable.map(what))
@@ -149,13 +174,22 @@ impl Row {
     fn is(&self, medium: Medium, case: &str, peer: &str) -> bool {
         self.medium == medium && self.case == case && self.peer == peer
     }
+
+    fn lacks_near(&self) -> bool {
+        let near = self
+            .samples
+            .iter()
+            .filter(|s| s.placement == Placement::Near);
+        near.count() < ENOUGH.min(self.samples.len())
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sample(iops: f64, placement: Placement) -> Sample {
+    /// A sample that is about nothing but speed.
+    pub(crate) fn sample(iops: f64, placement: Placement) -> Sample {
         Sample {
             iops,
             p50_us: 1.0,
@@ -163,24 +197,51 @@ mod tests {
             p999_us: 1.0,
             cpu_ns: 1.0,
             cores: 1.0,
+            trip_ns: match placement {
+                Placement::Near => 75.0,
+                Placement::Far => 350.0,
+            },
             placement,
         }
     }
 
-    #[test]
-    fn median_is_taken_over_the_main_placement_only() {
+    fn figures(samples: &[(&str, f64, Placement)]) -> Figures {
         let mut figures = Figures::default();
-        for (iops, placement) in [
-            (10.0, Placement::Near),
-            (900.0, Placement::Far),
-            (30.0, Placement::Near),
-            (20.0, Placement::Near),
-        ] {
-            figures.add(Medium::Null, "case", "peer", sample(iops, placement));
+        for (peer, iops, placement) in samples {
+            figures.add(Medium::Null, "case", peer, sample(*iops, *placement));
         }
-        assert_eq!(figures.iops(Medium::Null, "case", "peer"), Some(20.0));
-        assert_eq!(figures.left_out(), (1, 4));
+        figures
+    }
+
+    #[test]
+    fn median_of_a_case_met_near_often_enough_leaves_out_what_was_far() {
+        let figures = figures(&[
+            ("us", 10.0, Placement::Near),
+            ("us", 900.0, Placement::Far),
+            ("us", 30.0, Placement::Near),
+            ("us", 20.0, Placement::Near),
+        ]);
+        assert_eq!(figures.iops(Medium::Null, "case", "us"), Some(20.0));
+        assert_eq!((figures.left_out(), figures.near_cases()), ((1, 4), (1, 1)));
+        assert!(figures.lacking_near().is_empty());
         assert_eq!(figures.iops(Medium::Null, "case", "other"), None);
+    }
+
+    #[test]
+    fn case_in_which_one_peer_was_seldom_near_is_compared_far() {
+        let figures = figures(&[
+            ("us", 10.0, Placement::Near),
+            ("us", 20.0, Placement::Near),
+            ("us", 4.0, Placement::Far),
+            ("them", 9.0, Placement::Near),
+            ("them", 2.0, Placement::Far),
+            ("them", 2.0, Placement::Far),
+        ]);
+        assert_eq!(figures.placement(Medium::Null, "case"), Placement::Far);
+        assert_eq!(figures.iops(Medium::Null, "case", "us"), Some(4.0));
+        assert_eq!(figures.iops(Medium::Null, "case", "them"), Some(2.0));
+        let lacking = vec![(Medium::Null, "case".to_owned(), "them".to_owned())];
+        assert_eq!(figures.lacking_near(), lacking);
     }
 
     #[test]

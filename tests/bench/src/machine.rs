@@ -15,6 +15,8 @@ pub(crate) struct Machine {
     pub(crate) client: usize,
     /// Where every server runs, with all its threads.
     pub(crate) server: usize,
+    /// Those that are left.
+    pub(crate) others: Vec<usize>,
     pub(crate) processors: usize,
     pub(crate) model: String,
     pub(crate) kernel: String,
@@ -51,7 +53,8 @@ impl Machine {
     /// Chooses two processors, unless told which, goes to the first, and makes neighbours give way.
     pub(crate) fn prepare(wish: Option<(usize, usize)>) -> anyhow::Result<Machine> {
         let allowed = sched_getaffinity(None)?;
-        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        let all = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        let mut cpus = all.clone();
         let chosen = wish.or_else(|| Some((cpus.next()?, cpus.next()?)));
         let (client, server) = chosen.context("a measurement needs two processors")?;
         ensure!(client != server, "client and server need a processor each");
@@ -65,7 +68,8 @@ impl Machine {
         let mut machine = Machine {
             client,
             server,
-            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            processors: all.clone().count(),
+            others: all.filter(|cpu| ![client, server].contains(cpu)).collect(),
             model: model(),
             kernel: text("/proc/sys/kernel/osrelease"),
             load: text("/proc/loadavg"),
@@ -159,9 +163,14 @@ impl Placement {
 
 /// The calling thread, and what it starts, runs there and nowhere else.
 pub(crate) fn pin(cpu: usize) -> anyhow::Result<()> {
+    pin_to(&[cpu])
+}
+
+/// As [`pin`], to any of several.
+pub(crate) fn pin_to(cpus: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot run on processor {cpu}"))
+    cpus.iter().for_each(|cpu| set.set(*cpu));
+    sched_setaffinity(None, &set).with_context(|| format!("cannot run on processors {cpus:?}"))
 }
 
 /// Gives a process's session precedence over all others. A nice value alone counts within its session only.

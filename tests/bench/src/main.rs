@@ -4,10 +4,14 @@
 #![allow(clippy::cast_precision_loss)] // Counts become figures for people.
 
 mod cases;
+mod ceiling;
 mod chart;
 mod figures;
 mod machine;
+mod neighbours;
 mod peers;
+mod profile;
+mod reactors;
 mod report;
 mod rest;
 mod rounds;
@@ -15,10 +19,10 @@ mod server;
 mod stages;
 mod targets;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use ceiling::Ceiling;
 use clap::{Parser, Subcommand};
-use figures::Middle;
-use holdfast_testkit::load::{Clock, Echo, Pattern, run};
+use holdfast_testkit::load::Clock;
 use holdfast_testkit::reference::{ReferenceConfig, ReferenceEngine};
 use machine::Machine;
 use peers::{Peer, Programs};
@@ -26,7 +30,7 @@ use report::Report;
 use rounds::{Pace, Rounds, Site};
 use stages::Stage;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use targets::Evidence;
 
 /// Measures the data plane against its peers.
@@ -65,6 +69,19 @@ enum Part {
     /// The reference engine as a server.
     #[command(hide = true)]
     Reference { socket: PathBuf, bdev: String },
+    /// The engine on the null device, without io_uring, which callgrind waits in for ever.
+    #[command(hide = true)]
+    Counted {
+        socket: PathBuf,
+        #[arg(value_delimiter = ',')]
+        cpus: Vec<usize>,
+    },
+    /// Only this: where the time of a request goes on every medium, by samples.
+    Profile,
+    /// Only this: a guest with one request at a time beside one with 128.
+    Neighbours,
+    /// Only this: two reactors against one.
+    Reactors,
     /// What each stage of a request costs in the ring room, in time and in instructions.
     Ring {
         /// Only this one, and only its time.
@@ -95,11 +112,41 @@ fn main() -> anyhow::Result<()> {
             println!("{}", stages::table()?);
             Ok(())
         }
-        None => bench(&cli),
+        Some(Part::Counted { socket, cpus }) => reactors::serve(socket, cpus),
+        Some(Part::Profile) => prepared(&cli, |rounds, peers, _| {
+            tell(&profile::profiles(rounds, peers), |found| {
+                report::profile(found)
+            })
+        }),
+        Some(Part::Neighbours) => prepared(&cli, |rounds, peers, _| {
+            tell(&neighbours::neighbours(rounds, peers), |found| {
+                report::neighbours(found)
+            })
+        }),
+        Some(Part::Reactors) => prepared(&cli, |rounds, peers, _| {
+            if let Some(scaling) = reactors::scaling(rounds, peers)? {
+                println!("{:.2}x: {scaling}", scaling.times());
+            }
+            Ok(())
+        }),
+        None => prepared(&cli, |rounds, peers, out| {
+            publish(&measure(rounds, peers)?, out)
+        }),
     }
 }
 
-fn bench(cli: &Cli) -> anyhow::Result<()> {
+/// What was found, and what could not be measured, which is an error.
+fn tell<T>((found, missing): &(T, Vec<String>), text: impl Fn(&T) -> String) -> anyhow::Result<()> {
+    println!("{}", text(found));
+    ensure!(missing.is_empty(), "not measured: {}", missing.join("; "));
+    Ok(())
+}
+
+/// Does something with everything in place: the processors, the files, the peers.
+fn prepared(
+    cli: &Cli,
+    measure: impl FnOnce(&Rounds<'_>, &[Peer], &Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let bench = std::env::current_exe()?;
     let folder = bench.parent().context("a program lies in a folder")?;
     let out = cli.out.clone().unwrap_or_else(|| folder.join("../bench"));
@@ -116,32 +163,41 @@ fn bench(cli: &Cli) -> anyhow::Result<()> {
             "The processors are far from each other: figures of null and malloc will be low for all."
         );
     }
-    let clock = Clock::new();
     let rounds = Rounds {
         machine: &machine,
         site: &Site::new(&out)?,
-        clock: &clock,
+        clock: &Clock::new(),
         pace: cli.pace(),
     };
-    let report = measure(&rounds, &peers)?;
-    publish(&report, &out)
+    measure(&rounds, &peers, &out)
 }
 
 fn measure(rounds: &Rounds<'_>, peers: &[Peer]) -> anyhow::Result<Report> {
-    let machine = rounds.machine;
+    let (machine, start) = (rounds.machine, Instant::now());
     let noise = machine.noise(Duration::from_millis(300))?;
     let first_trip = machine.round_trip_ns()?;
-    let ceiling = [1, 32, 128].into_iter().map(|depth| ceiling(rounds, depth));
-    let ceiling = ceiling.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut ceiling = ceiling::none();
+    ceilings(rounds, &mut ceiling)?;
     let mut figures = rounds.run(peers)?;
-    let (rest, missing) = rest::rest(rounds, peers);
-    missing.into_iter().for_each(|what| figures.miss(what));
-    let (wakes, missing) = rest::wakes(rounds, peers);
-    missing.into_iter().for_each(|what| figures.miss(what));
+    ceilings(rounds, &mut ceiling)?;
+    let (rest, at_rest) = rest::rest(rounds, peers);
+    let (wakes, woken) = rest::wakes(rounds, peers);
+    let (neighbours, beside) = neighbours::neighbours(rounds, peers);
+    let (profiles, sampled) = profile::profiles(rounds, peers);
+    let scaling = reactors::scaling(rounds, peers).unwrap_or_else(|why| {
+        figures.miss(format!("two reactors: {why:#}"));
+        None
+    });
+    let missing = [at_rest, woken, beside, sampled].into_iter().flatten();
+    missing.for_each(|what| figures.miss(what));
     let targets = targets::judge(&Evidence {
         figures: &figures,
+        ceiling: &ceiling,
         rest: &rest,
         wakes: &wakes,
+        neighbours: &neighbours,
+        scaling: scaling.as_ref(),
+        profiles: &profiles,
     });
     Ok(Report {
         machine: machine.clone(),
@@ -151,31 +207,22 @@ fn measure(rounds: &Rounds<'_>, peers: &[Peer]) -> anyhow::Result<Report> {
         figures,
         rest,
         wakes,
+        neighbours,
+        scaling,
+        profiles,
+        seconds: start.elapsed().as_secs_f64(),
         targets,
     })
 }
 
-/// What the generator reaches when nothing holds it up.
-fn ceiling(rounds: &Rounds<'_>, depth: u16) -> anyhow::Result<(u16, Middle)> {
-    let server = rounds.machine.server;
-    let pattern = Pattern {
-        depth,
-        bytes: 4096,
-        reads_percent: 100,
-        sequential: false,
-        span_bytes: peers::DEVICE_BYTES,
-    };
-    let begin = move || machine::pin(server).unwrap_or_else(|why| eprintln!("echo: {why:#}"));
-    let (queue, _echo) = Echo::start(256, pattern, begin)?;
-    let mut queues = [queue];
-    let pace = rounds.pace;
-    let mut speeds = Vec::new();
-    for _ in 0..pace.rounds {
-        let tally = run(&mut queues, rounds.clock, pace.warm_up, pace.measure)?;
-        speeds.push(tally.per_second());
+/// At every depth, in several runs: before the rounds and after them.
+fn ceilings(rounds: &Rounds<'_>, ceilings: &mut [Ceiling]) -> anyhow::Result<()> {
+    for _ in 0..rounds.pace.rounds.div_ceil(2) {
+        for ceiling in &mut *ceilings {
+            ceiling.measure(rounds)?;
+        }
     }
-    let middle = Middle::of(speeds.into_iter()).context("no round, no ceiling")?;
-    Ok((depth, middle))
+    Ok(())
 }
 
 fn publish(report: &Report, out: &Path) -> anyhow::Result<()> {
@@ -231,14 +278,15 @@ impl Cli {
     }
 
     fn pace(&self) -> Pace {
-        let (rounds, warm_up, measure) = match self.quick {
-            true => (3, 30, 150),
-            false => (5, 100, 400),
+        let (rounds, warm_up, measure, near_again) = match self.quick {
+            true => (3, 30, 150, 10),
+            false => (5, 60, 300, 60),
         };
         Pace {
             rounds: self.rounds.unwrap_or(rounds),
             warm_up: Duration::from_millis(warm_up),
             measure: Duration::from_millis(measure),
+            near_again: Duration::from_secs(near_again),
             quick: self.quick,
         }
     }

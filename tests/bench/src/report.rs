@@ -1,8 +1,16 @@
 //! The report: Markdown for people, JSON for programs.
 
+mod beyond;
+
+pub(crate) use beyond::{neighbours, profile};
+
+use crate::ceiling::Ceiling;
 use crate::figures::{Figures, Middle};
 use crate::machine::{Machine, Noise, Placement};
+use crate::neighbours::Neighbours;
 use crate::peers::{Medium, OURS};
+use crate::profile::Profile;
+use crate::reactors::Scaling;
 use crate::rest::{Rest, Wake};
 use crate::targets::{Target, Verdict};
 use serde::Serialize;
@@ -15,16 +23,17 @@ pub(crate) struct Report {
     pub(crate) noise: Vec<Noise>,
     /// Cache line there and back, in nanoseconds, at the beginning and at the end.
     pub(crate) round_trip_ns: [f64; 2],
-    /// What the generator reaches against a thread that answers everything at once, in requests per second.
-    pub(crate) ceiling: Vec<(u16, Middle)>,
+    pub(crate) ceiling: Vec<Ceiling>,
     pub(crate) figures: Figures,
     pub(crate) rest: Vec<Rest>,
     pub(crate) wakes: Vec<Wake>,
+    pub(crate) neighbours: Vec<Neighbours>,
+    pub(crate) scaling: Option<Scaling>,
+    pub(crate) profiles: Vec<Profile>,
+    /// How long all of it took, in seconds.
+    pub(crate) seconds: f64,
     pub(crate) targets: Vec<Target>,
 }
-
-/// The ceiling that the issue asks for, in requests per second.
-const CEILING: f64 = 8e6;
 
 impl Report {
     /// The table of targets alone.
@@ -61,7 +70,7 @@ impl Report {
                 self.medium(&mut text, medium);
             }
         }
-        self.at_rest(&mut text);
+        beyond::write(self, &mut text);
         if !self.figures.missing.is_empty() {
             text.push_str("\n## Not measured\n\n");
             for missing in &self.figures.missing {
@@ -104,31 +113,16 @@ impl Report {
             text,
             &format!("* cache line there and back: {first:.0} ns, at the end {last:.0} ns"),
         );
-        let (out, all) = self.figures.left_out();
-        let placement = format!("{:?}", self.figures.placement()).to_lowercase();
+        let ((near, cases), (out, all)) = (self.figures.near_cases(), self.figures.left_out());
         line(
             text,
-            &format!("* placement {placement}; {out} of {all} runs left out for another"),
+            &format!(
+                "* {near} of {cases} cases are compared with near processors, the others with far ones; {out} of {all} \
+                 samples are left out, because they belong to the other placement"
+            ),
         );
-        if self.figures.placement() == Placement::Far {
-            line(
-                text,
-                "* the targets for null and malloc were set for near processors, these were far",
-            );
-        }
-        for (depth, ceiling) in &self.ceiling {
-            let reached = ceiling.median / 1e6;
-            let word = if ceiling.median >= CEILING {
-                "above"
-            } else {
-                "BELOW"
-            };
-            line(
-                text,
-                &format!(
-                    "* ceiling of the generator, depth {depth}: {reached:.1} M/s, {word} 8 M/s"
-                ),
-            );
+        for ceiling in &self.ceiling {
+            line(text, &format!("* {}", reached(ceiling)));
         }
         if let Some(copy) = Middle::of(self.figures.copy_ns.iter().copied()) {
             line(
@@ -139,6 +133,7 @@ impl Report {
                 ),
             );
         }
+        line(text, &format!("* taken in {:.0} s", self.seconds));
         for note in &machine.notes {
             line(text, &format!("* note: {note}"));
         }
@@ -187,29 +182,21 @@ impl Report {
         };
         cell().unwrap_or_else(|| "-".to_owned())
     }
+}
 
-    fn at_rest(&self, text: &mut String) {
-        text.push_str(
-            "\n## At rest\n\n| server | sessions | processor | memory without the guests' |\n",
-        );
-        text.push_str("| --- | --- | --- | --- |\n");
-        for rest in &self.rest {
-            let Rest {
-                peer,
-                sessions,
-                cpu_percent,
-                private_mib,
-            } = rest;
-            let cells = format!("{cpu_percent:.2} % | {private_mib:.1} MiB");
-            line(text, &format!("| {peer} | {sessions} | {cells} |"));
-        }
-        text.push_str("\nThe first request after a pause of 5 ms, polling client, in us:\n\n");
-        text.push_str("| server | p50 | p99 |\n| --- | --- | --- |\n");
-        for wake in &self.wakes {
-            let (p50, p99) = (wake.p50_us.median, wake.p99_us.median);
-            line(text, &format!("| {} | {p50:.1} | {p99:.1} |", wake.peer));
-        }
-    }
+/// What the generator can do at a depth.
+fn reached(ceiling: &Ceiling) -> String {
+    let under = |placement, name| {
+        let speed = ceiling.under(placement)?.median / 1e6;
+        Some(format!("{speed:.1} M/s {name}"))
+    };
+    let found = [under(Placement::Near, "near"), under(Placement::Far, "far")];
+    let found: Vec<String> = found.into_iter().flatten().collect();
+    let depth = ceiling.depth;
+    format!(
+        "ceiling of the generator, depth {depth}: {}",
+        found.join(", ")
+    )
 }
 
 fn speed(middle: Option<Middle>, ours: Option<f64>) -> String {

@@ -1,6 +1,6 @@
 //! A server under measurement: started on its processor, in a session of its own, and looked at through /proc.
 
-use crate::machine::{pin, precede};
+use crate::machine::{pin_to, precede};
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -37,6 +37,15 @@ impl Server {
         cpu: usize,
         sockets: &[PathBuf],
     ) -> anyhow::Result<Server> {
+        Server::start_on(words, &[cpu], sockets)
+    }
+
+    /// As [`start`](Self::start), on several processors.
+    pub(crate) fn start_on(
+        words: &[String],
+        cpus: &[usize],
+        sockets: &[PathBuf],
+    ) -> anyhow::Result<Server> {
         let log = sockets[0].with_extension("log");
         let file = File::create(&log)?;
         let mut command = Command::new("setsid");
@@ -44,7 +53,7 @@ impl Server {
         command.stdout(file.try_clone()?).stderr(file);
         // Affinity is inherited, so whoever starts it must be there.
         let spawned = std::thread::scope(|scope| {
-            let starter = scope.spawn(|| pin(cpu).and_then(|()| Ok(command.spawn()?)));
+            let starter = scope.spawn(|| pin_to(cpus).and_then(|()| Ok(command.spawn()?)));
             starter.join()
         });
         let spawned = spawned.map_err(|_| anyhow::anyhow!("the starter panicked"))?;
@@ -83,7 +92,24 @@ impl Server {
         })
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it; all it has said.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub(crate) fn finish(mut self) -> anyhow::Result<String> {
+        self.end()?;
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
     fn end(&mut self) -> anyhow::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM)?;
         }

@@ -141,14 +141,26 @@ impl LoadQueue {
         tally: &mut Tally,
         go_on: bool,
     ) -> Result<u16, GuestError> {
-        let used = self.ring().used_idx();
+        self.take_up_to(u16::MAX, clock, tally, go_on)
+    }
+
+    /// [`turn`](Self::turn), with no more than `most` answers, so that another queue is looked at soon.
+    #[inline]
+    pub(super) fn take_up_to(
+        &mut self,
+        most: u16,
+        clock: &Clock,
+        tally: &mut Tally,
+        go_on: bool,
+    ) -> Result<u16, GuestError> {
         let (first, old) = (self.next_used, self.next_avail);
-        if used == first {
+        let answers = self.ring().used_idx().wrapping_sub(first).min(most);
+        if answers == 0 {
             return Ok(0);
         }
         let now = clock.ticks();
-        // Bound: `take` refuses an answer that was not asked for, and at most `depth` were.
-        while self.next_used != used {
+        // `take` refuses an answer that was not asked for, so this ends even if the index is nonsense.
+        for _ in 0..answers {
             let head = self.take(now, clock, tally)?;
             if go_on {
                 self.ask(head, now);
@@ -158,10 +170,10 @@ impl LoadQueue {
         if go_on {
             self.show(old)?;
         }
-        if self.wait == Wait::Poll && (first ^ used) & 0x4000 != 0 {
+        if self.wait == Wait::Poll && (first ^ self.next_used) & 0x4000 != 0 {
             self.want_interrupts(false);
         }
-        Ok(used.wrapping_sub(first))
+        Ok(answers)
     }
 
     #[inline]

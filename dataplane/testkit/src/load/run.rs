@@ -8,6 +8,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Empty looks between two looks at the clock.
 const LOOKS: u32 = 256;
+/// Answers of a flood taken between two looks at its neighbour.
+const PIECE: u16 = 4;
 
 /// What was answered.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +60,58 @@ pub fn run(
     tally.elapsed = Duration::from_nanos(clock.ns(end - start));
     drain(queues, clock)?;
     Ok(tally)
+}
+
+/// Keeps two queues full from the calling thread; what each of them saw. The flood is taken in pieces of a few answers,
+/// so that the generator itself does not keep the neighbour's answers waiting.
+///
+/// # Errors
+/// As [`run`].
+pub fn beside(
+    neighbour: &mut LoadQueue,
+    flood: &mut LoadQueue,
+    clock: &Clock,
+    (warm_up, measure): (Duration, Duration),
+) -> Result<(Tally, Tally), GuestError> {
+    for queue in [&mut *neighbour, &mut *flood] {
+        queue.prime(clock, queue.depth())?;
+    }
+    keep_both_full((neighbour, flood), clock, warm_up)?;
+    let tallies = keep_both_full((neighbour, flood), clock, measure)?;
+    drain(std::slice::from_mut(neighbour), clock)?;
+    drain(std::slice::from_mut(flood), clock)?;
+    Ok(tallies)
+}
+
+fn keep_both_full(
+    (neighbour, flood): (&mut LoadQueue, &mut LoadQueue),
+    clock: &Clock,
+    time: Duration,
+) -> Result<(Tally, Tally), GuestError> {
+    let (mut seen, mut flooded) = (Tally::default(), Tally::default());
+    let (start, patience) = (clock.ticks(), clock.ticks_in(PATIENCE));
+    (seen.now, flooded.now) = (start, start);
+    let end = start + clock.ticks_in(time);
+    let mut looks = 0u32;
+    loop {
+        neighbour.turn(clock, &mut seen, true)?;
+        flood.take_up_to(PIECE, clock, &mut flooded, true)?;
+        looks = looks.wrapping_add(1);
+        if looks % LOOKS != 0 {
+            continue;
+        }
+        let now = clock.ticks();
+        for (tally, queue) in [(&seen, &*neighbour), (&flooded, &*flood)] {
+            if now.saturating_sub(tally.now) > patience {
+                return Err(queue.timed_out(PATIENCE));
+            }
+        }
+        if now >= end {
+            let elapsed = Duration::from_nanos(clock.ns(now - start));
+            (seen.elapsed, flooded.elapsed) = (elapsed, elapsed);
+            return Ok((seen, flooded));
+        }
+    }
 }
 
 /// Asks for one request after each pause, from a queue on which nothing else is under way; the time each took.
