@@ -18,12 +18,23 @@ const TOOLS: &[(&str, &str)] = &[
     ("/sbin/sfdisk", "fdisk"),
 ];
 
+/// libvirt, as in the pods of KubeVirt: without a daemon of the system.
+const LIBVIRT: &[(&str, &str)] = &[
+    ("/usr/bin/virsh", "libvirt-clients"),
+    ("/usr/sbin/libvirtd", "libvirt-daemon"),
+    (
+        "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+        "libvirt-daemon-driver-qemu",
+    ),
+];
+
 /// Fuzzes with the compiler that is there; no nightly one is needed.
 const FUZZ: &str = "cargo-fuzz@0.13.2";
 
 /// Does all of it; what cannot be done is an error that names the remedy.
 pub(crate) fn run() -> anyhow::Result<()> {
     guests()?;
+    libvirt()?;
     go::programs()?;
     fuzz()
 }
@@ -62,6 +73,31 @@ fn qemu() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What builds container images without a daemon.
+pub(crate) fn buildah() -> anyhow::Result<&'static str> {
+    install(&[("/usr/bin/buildah", "buildah")])?;
+    Ok("buildah")
+}
+
+/// What a static binary is built with.
+pub(crate) fn musl(target: &str) -> anyhow::Result<()> {
+    install(&[("/usr/bin/musl-gcc", "musl-tools")])?;
+    let installed = Command::new("rustup")
+        .args(["target", "list", "--installed"])
+        .output();
+    let installed = installed.context("cannot run rustup; the static binary needs its target")?;
+    if String::from_utf8_lossy(&installed.stdout).contains(target) {
+        return Ok(());
+    }
+    let added = Command::new("rustup")
+        .args(["target", "add", target])
+        .output();
+    check(
+        &added.context("cannot run rustup")?,
+        &format!("rustup target add {target}"),
+    )
+}
+
 /// Small programs of this machine.
 pub(crate) fn tools() -> anyhow::Result<()> {
     install(TOOLS)
@@ -72,12 +108,30 @@ pub(crate) fn valgrind() -> anyhow::Result<()> {
     install(&[("/usr/bin/valgrind", "valgrind")])
 }
 
-fn install(files: &[(&str, &str)]) -> anyhow::Result<()> {
-    let missing: Vec<_> = files
-        .iter()
-        .filter(|(path, _)| !Path::new(path).exists())
-        .map(|(_, package)| *package)
-        .collect();
+/// Without it nothing else suffers: the tests that need it count as skipped.
+fn libvirt() -> anyhow::Result<()> {
+    let packages = missing(LIBVIRT);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let step = Step::begin(format!("install {}", packages.join(", ")));
+    match Apt::new().and_then(|mut apt| apt.install(&packages, None)) {
+        Ok(()) => step.done("installed"),
+        Err(why) => step.done(&format!(
+            "skipped: {why:#}; and so are the tests on libvirt"
+        )),
+    }
+    Ok(())
+}
+
+/// The packages of files that are not there.
+fn missing(files: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let absent = files.iter().filter(|(path, _)| !Path::new(path).exists());
+    absent.map(|(_, package)| *package).collect()
+}
+
+fn install(files: &[(&str, &'static str)]) -> anyhow::Result<()> {
+    let missing = missing(files);
     if missing.is_empty() {
         return Ok(());
     }

@@ -112,8 +112,8 @@ impl Stage for Lab {
         Box::pin(Lab::start(&NODES, POOL_BYTES))
     }
 
-    fn plane(&mut self) -> &mut Plane {
-        &mut self.plane
+    fn plane(&mut self) -> Option<&mut Plane> {
+        Some(&mut self.plane)
     }
 
     fn explain(&self) -> String {

@@ -17,8 +17,18 @@ pub trait Stage: Sized {
     /// Sets it.
     fn set() -> LocalBoxFuture<'static, anyhow::Result<Self>>;
 
-    /// The control plane in it.
-    fn plane(&mut self) -> &mut Plane;
+    /// Why it cannot be set on this machine; `None` if it can.
+    ///
+    /// # Errors
+    /// If it could after `cargo xtask setup`.
+    fn reason_to_skip() -> anyhow::Result<Option<String>> {
+        kit::reason_to_skip()
+    }
+
+    /// The control plane in it, if there is one.
+    fn plane(&mut self) -> Option<&mut Plane> {
+        None
+    }
 
     /// What helps to understand why a test failed.
     fn explain(&self) -> String {
@@ -33,8 +43,8 @@ impl Stage for Plane {
         Box::pin(Plane::start())
     }
 
-    fn plane(&mut self) -> &mut Plane {
-        self
+    fn plane(&mut self) -> Option<&mut Plane> {
+        Some(self)
     }
 }
 
@@ -106,7 +116,7 @@ pub fn run<S: Stage>(tests: &[Test<S>]) -> ExitCode {
         ..Sum::default()
     };
     if !chosen.is_empty() {
-        match reason_to_skip(S::MOUNTS) {
+        match reason_to_skip::<S>() {
             Ok(None) if S::MOUNTS && !namespace::entered() => return namespace::enter(),
             Ok(None) => play(&chosen, &mut sum),
             Ok(Some(why)) => {
@@ -120,10 +130,10 @@ pub fn run<S: Stage>(tests: &[Test<S>]) -> ExitCode {
     ExitCode::from(u8::from(sum.failed > 0))
 }
 
-fn reason_to_skip(mounts: bool) -> anyhow::Result<Option<String>> {
-    let reason = kit::reason_to_skip()?;
+fn reason_to_skip<S: Stage>() -> anyhow::Result<Option<String>> {
+    let reason = S::reason_to_skip()?;
     Ok(reason.or_else(|| {
-        let refused = mounts && !namespace::possible();
+        let refused = S::MOUNTS && !namespace::possible();
         refused
             .then(|| "mounting is not permitted here, and publishing a volume needs it".to_owned())
     }))
@@ -150,9 +160,9 @@ fn play<S: Stage>(tests: &[&Test<S>], sum: &mut Sum) {
             let outcome = outcome.map_err(|why| format!("{why:?}\n{}", stage.explain()));
             sum.note(test.name, outcome, since);
         }
-        if sum.failed > 0 {
-            stage.plane().keep_folder();
-            println!("logs are in {}", stage.plane().logs().display());
+        if let Some(plane) = stage.plane().filter(|_| sum.failed > 0) {
+            plane.keep_folder();
+            println!("logs are in {}", plane.logs().display());
         }
     });
 }
@@ -173,7 +183,7 @@ impl Sum {
     }
 
     fn all_failed(&mut self, tests: usize, why: &anyhow::Error) {
-        println!("no control plane: {why:?}");
+        println!("the stage cannot be set: {why:?}");
         self.failed += tests;
     }
 

@@ -33,8 +33,8 @@ impl Stage for Large {
         Box::pin(async { Ok(Large(Lab::start(&NODES, POOL_BYTES).await?)) })
     }
 
-    fn plane(&mut self) -> &mut Plane {
-        &mut self.0.plane
+    fn plane(&mut self) -> Option<&mut Plane> {
+        Some(&mut self.0.plane)
     }
 }
 
