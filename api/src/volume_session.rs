@@ -88,6 +88,10 @@ pub struct PublishedTarget {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 63))]
     pub pod_namespace: String,
+    /// Name of the VirtualMachineInstance that the pod runs, in the pod's namespace; empty if it runs none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub machine: String,
 }
 
 /// What the node agent has done for the session.

@@ -228,8 +228,9 @@ impl Scrape {
                 .with("persistentvolume", &volume.claim.persistent_volume)
                 .with("pod_namespace", &session.pod_namespace)
                 .with("pod", &session.pod_name)
+                .with("vmi", &session.machine)
         });
-        let help = "The claim a volume was made for, and the pod it is published to";
+        let help = "The claim a volume was made for, and the pod and machine it is published to";
         writer.infos("holdfast_volume", help, rows)
     }
 

@@ -7,8 +7,8 @@
 
 use holdfast_api::short_id;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, ftruncate, mkdirat,
-    openat, renameat, statat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, fcntl_setfl,
+    ftruncate, mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use std::io;
@@ -112,6 +112,13 @@ fn make_placeholder(dir: &OwnedFd, size_bytes: u64) -> io::Result<()> {
     let file = openat(dir, UNFINISHED, flags, PLACEHOLDER_MODE)?;
     ftruncate(&file, size_bytes)?;
     fchmod(&file, PLACEHOLDER_MODE)?;
+    // KubeVirt opens it so before a start, and gives up if that fails and the disk says `cache: none`.
+    if fcntl_setfl(&file, OFlags::DIRECT).is_err() {
+        tracing::warn!(
+            "The state directory's file system takes no direct I/O: KubeVirt will not start machines whose disk says \
+             `cache: none`; put the directory on another file system, or leave `cache` out"
+        );
+    }
     Ok(renameat(dir, UNFINISHED, dir, PLACEHOLDER)?)
 }
 

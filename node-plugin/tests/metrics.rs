@@ -52,6 +52,17 @@ async fn publish_to_pod(node: &Node) {
     node.publish_call(request).await.unwrap();
 }
 
+/// What is recorded of a pod that KubeVirt runs a machine in; waits until the agent has seen it.
+async fn run_in_machine(node: &Node, mut session: VolumeSession, machine: &str) {
+    session.spec.targets[0].machine = machine.to_owned();
+    let generation = node.store.update(session).await.unwrap().metadata.generation;
+    let look = |session: Option<&VolumeSession>| {
+        let seen = session?.status.as_ref()?.observed_generation;
+        (Some(seen) == generation).then_some(())
+    };
+    node.until(VOLUME, look).await;
+}
+
 #[test]
 fn pool_tells_its_space_and_whether_it_is_ready() {
     Machine::with_volume().run(|node| async move {
@@ -161,12 +172,14 @@ fn claim_and_pod_stand_in_one_info_metric_and_no_socket_anywhere() {
         let target = &session.spec.targets[0];
         let pod = (&*target.pod_namespace, &*target.pod_name, &*target.pod_uid);
         assert_eq!(pod, ("shop", "virt-launcher-db", "u-1"));
+        run_in_machine(&node, session, "db").await;
         let text = Metrics::of(&node).text();
         let info = text
             .lines()
             .find(|line| line.starts_with("holdfast_volume_info{"));
         let info = info.unwrap();
         for label in [
+            "vmi=\"db\"",
             "volume=\"vol-1\"",
             "namespace=\"shop\"",
             "persistentvolumeclaim=\"db-disk\"",

@@ -39,6 +39,7 @@ pub(crate) struct SessionFacts {
     pub(crate) published: bool,
     pub(crate) pod_namespace: String,
     pub(crate) pod_name: String,
+    pub(crate) machine: String,
 }
 
 impl Facts {
@@ -73,6 +74,7 @@ impl Facts {
             published: first.is_some(),
             pod_namespace: first.map_or_else(String::new, |first| first.pod_namespace.clone()),
             pod_name: first.map_or_else(String::new, |first| first.pod_name.clone()),
+            machine: first.map_or_else(String::new, |first| first.machine.clone()),
         };
         self.known().sessions.insert(name.to_owned(), facts);
     }

@@ -32,18 +32,19 @@ impl<S: Store> NodeService<S> {
         self.volume(id).await?;
         let session = self.staged(id, &call.staging_target_path).await?;
         let session = self.without_leftovers(session, &path).await?;
-        let wanted = PublishedTarget {
+        let mut wanted = PublishedTarget {
             path: path.text(),
             read_only: call.readonly || access.is_read_only(),
             access_mode: access.name().to_owned(),
             pod_uid: told(&call.volume_context, POD_UID),
             pod_name: told(&call.volume_context, POD_NAME),
             pod_namespace: told(&call.volume_context, POD_NAMESPACE),
+            machine: String::new(),
         };
         self.wait_exported(id).await?;
         self.at_target(id, &path, Targets::check).await?;
         if !is_recorded(&session, &wanted, access)? {
-            self.admit(id, &wanted).await?;
+            wanted.machine = self.admit(id, &wanted).await?;
             self.record(id, wanted).await?;
             self.wait_exported(id).await?;
         }
@@ -70,14 +71,14 @@ impl<S: Store> NodeService<S> {
         Ok(())
     }
 
-    /// Whether the pod may have the volume. One that has it is not asked again: its machine runs.
-    async fn admit(&self, id: &str, wanted: &PublishedTarget) -> Result<(), NodeError> {
+    /// Whether the pod may have the volume, and which machine it runs. One that has it is not asked again: its machine runs.
+    async fn admit(&self, id: &str, wanted: &PublishedTarget) -> Result<String, NodeError> {
         match &self.config.gate {
             Some(gate) if !wanted.pod_name.is_empty() => {
                 let admitted = gate.admit(&wanted.pod_namespace, &wanted.pod_name, id);
-                Ok(admitted.await?)
+                Ok(admitted.await?.unwrap_or_default())
             }
-            _ => Ok(()),
+            _ => Ok(String::new()),
         }
     }
 
