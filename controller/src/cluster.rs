@@ -5,6 +5,9 @@ mod departed;
 mod elector;
 mod garbage;
 mod nodes;
+#[cfg(test)]
+#[path = "cluster/tests/stand_in.rs"]
+mod stand_in;
 
 pub use elector::LeaseTimes;
 

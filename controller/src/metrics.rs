@@ -154,7 +154,8 @@ impl ControllerMetrics {
         ended.get_or_create(&Loop { name }).inc();
     }
 
-    pub(crate) fn watch_failed(&self, kind: &str) {
+    /// A watch on the API server failed.
+    pub fn watch_failed(&self, kind: &str) {
         let kind = kind.to_owned();
         self.watch_errors.get_or_create(&Kind { kind }).inc();
     }

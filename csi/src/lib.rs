@@ -25,6 +25,7 @@ mod client;
 mod endpoint;
 mod identity;
 mod operations;
+mod underway;
 
 pub use capability::{Access, Mode, check_capabilities, check_capability};
 pub use capacity::{SizeRange, check_capacity};
@@ -32,3 +33,4 @@ pub use client::connect;
 pub use endpoint::{BoundEndpoint, EndpointError, SocketFile, serve};
 pub use identity::{Identity, PluginCapabilities};
 pub use operations::{OperationGuard, Operations};
+pub use underway::{Counted, Underway};

@@ -111,7 +111,21 @@ impl Store for DirStore {
 
     async fn delete<K: Object>(&self, name: &str) -> Result<bool, StoreError> {
         let name = name.to_owned();
-        self.run(move |inner| inner.delete::<K>(&name)).await
+        self.run(move |inner| inner.delete::<K>(&inner.folder(), &name))
+            .await
+    }
+
+    async fn delete_unchanged<K: Object>(&self, object: &K) -> Result<bool, StoreError> {
+        let object = object.clone();
+        let delete = move |inner: &Inner| {
+            let folder = inner.folder();
+            match current(&folder, &object) {
+                Ok(_) => inner.delete::<K>(&folder, object::name(&object)),
+                Err(StoreError::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.run(delete).await
     }
 
     fn watch<K: Object>(&self) -> Changes {
@@ -194,17 +208,16 @@ impl Inner {
         Ok(new)
     }
 
-    fn delete<K: Object>(&self, name: &str) -> Result<bool, StoreError> {
-        let folder = self.folder();
-        let Some(mut object) = read::<K>(&folder, name)? else {
+    fn delete<K: Object>(&self, folder: &Folder, name: &str) -> Result<bool, StoreError> {
+        let Some(mut object) = read::<K>(folder, name)? else {
             return Ok(false);
         };
         if object.meta().finalizers.as_ref().is_none_or(Vec::is_empty) {
-            self.remove(&folder, &object)?;
+            self.remove(folder, &object)?;
         } else if object.meta().deletion_timestamp.is_none() {
             object.meta_mut().deletion_timestamp = Some(now());
             advance(object.meta_mut());
-            self.write(&folder, &object)?;
+            self.write(folder, &object)?;
         }
         Ok(true)
     }

@@ -139,6 +139,10 @@ impl<S: Store> Store for KeptStore<S> {
         self.behind.delete::<K>(name).await
     }
 
+    async fn delete_unchanged<K: Object>(&self, object: &K) -> Result<bool, StoreError> {
+        self.behind.delete_unchanged(object).await
+    }
+
     fn watch<K: Object>(&self) -> Changes {
         let news = self.kind::<K>().news.subscribe();
         self.behind.watch::<K>().and(news)

@@ -17,7 +17,7 @@ use holdfast_api::check_object_name;
 use kube::Client;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectList, Patch, PatchParams,
-    PostParams,
+    PostParams, Preconditions,
 };
 use kube::core::ObjectMeta;
 use std::fmt;
@@ -75,6 +75,11 @@ impl KubeStore {
         self.inner.client.clone()
     }
 
+    /// Has `tell` called with the kind whenever a watch fails, also when it fails again. Only the first such wish counts.
+    pub fn on_watch_failure(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.inner.watches.on_failure(Box::new(tell));
+    }
+
     fn api<K: Object>(&self) -> Api<K> {
         Api::all(self.client())
     }
@@ -114,6 +119,22 @@ impl KubeStore {
             ..Default::default()
         };
         api.list(&params).await
+    }
+
+    async fn delete_by<K: Object>(
+        &self,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<bool, StoreError> {
+        check_object_name(name)?;
+        let what = failure::what::<K>("delete", name);
+        match call(&what, self.api::<K>().delete(name, params)).await? {
+            Ok(_) => Ok(true),
+            Err(error) => match failure::of_object::<K>(&what, name, error) {
+                StoreError::NotFound { .. } => Ok(false),
+                error => Err(error),
+            },
+        }
     }
 
     /// All pages of one list, as they come.
@@ -208,16 +229,19 @@ impl Store for KubeStore {
     }
 
     async fn delete<K: Object>(&self, name: &str) -> Result<bool, StoreError> {
-        check_object_name(name)?;
-        let what = failure::what::<K>("delete", name);
-        let params = DeleteParams::default();
-        match call(&what, self.api::<K>().delete(name, &params)).await? {
-            Ok(_) => Ok(true),
-            Err(error) => match failure::of_object::<K>(&what, name, error) {
-                StoreError::NotFound { .. } => Ok(false),
-                error => Err(error),
-            },
-        }
+        self.delete_by::<K>(name, &DeleteParams::default()).await
+    }
+
+    async fn delete_unchanged<K: Object>(&self, object: &K) -> Result<bool, StoreError> {
+        let as_read = Preconditions {
+            uid: object.meta().uid.clone(),
+            resource_version: object.meta().resource_version.clone(),
+        };
+        let params = DeleteParams {
+            preconditions: Some(as_read),
+            ..Default::default()
+        };
+        self.delete_by::<K>(object::name(object), &params).await
     }
 
     fn watch<K: Object>(&self) -> Changes {

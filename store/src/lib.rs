@@ -92,6 +92,15 @@ pub trait Store: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// [`delete`](Store::delete), but only of what was read: for whoever judged the object and not only its name.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the object changed since `object` was read, or was made anew.
+    fn delete_unchanged<K: Object>(
+        &self,
+        object: &K,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Tells of changes of a kind. Level-triggered: many changes may be told as one, and the first is told at once.
     fn watch<K: Object>(&self) -> Changes;
 

@@ -75,6 +75,11 @@ impl Store for Remote {
         self.store.delete::<K>(name).await
     }
 
+    async fn delete_unchanged<K: Object>(&self, object: &K) -> Result<bool, StoreError> {
+        self.pass().await?;
+        self.store.delete_unchanged(object).await
+    }
+
     fn watch<K: Object>(&self) -> Changes {
         self.store.watch::<K>()
     }

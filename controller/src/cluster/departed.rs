@@ -140,10 +140,14 @@ impl<S: Store> Departed<S> {
     /// Deletes an object and takes the node's finalizer off, as the node would have done in the end.
     async fn let_go<K: Object>(&self, object: &K, node: &str) -> Result<(), ControllerError> {
         let name = object.meta().name.clone().unwrap_or_default();
-        if object.meta().deletion_timestamp.is_none() {
-            self.store.delete::<K>(&name).await?;
-        }
         // Repeated at the next look if somebody else writes it meanwhile.
+        if object.meta().deletion_timestamp.is_none() {
+            match self.store.delete_unchanged(object).await {
+                Ok(_) => {}
+                Err(StoreError::Conflict { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let Some(mut now) = self.store.get::<K>(&name).await? else {
             return Ok(());
         };
@@ -188,3 +192,6 @@ impl Look {
         volumes.chain(sessions).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

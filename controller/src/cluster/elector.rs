@@ -198,3 +198,6 @@ fn won(written: kube::Result<Lease>) -> kube::Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::error::ControllerError;
 use crate::metrics::ControllerMetrics;
 use crate::volume;
 use holdfast_api::{ClaimRef, DRIVER_NAME, SplitVolume, VolumeSession, events};
-use holdfast_store::{Announcement, Store};
+use holdfast_store::{Announcement, Store, StoreError};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -133,15 +133,14 @@ impl<S: Store> Sweeper<S> {
     }
 
     async fn delete(&self, found: &SplitVolume) -> Result<(), ControllerError> {
-        let id = name(found);
-        let now: Option<SplitVolume> = self.store.get(id).await?;
-        // Another volume of that name is another's.
-        if now.is_none_or(|now| now.metadata.uid != found.metadata.uid) {
-            return Ok(());
+        match self.store.delete_unchanged(found).await {
+            Ok(true) => {}
+            // Somebody wrote it since we looked, or made another volume of that name: the next pass judges anew.
+            Ok(false) | Err(StoreError::Conflict { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
-        self.store.delete::<SplitVolume>(id).await?;
         self.metrics.garbage_deleted();
-        tracing::warn!(volume = id, "Garbage deleted");
+        tracing::warn!(volume = name(found), "Garbage deleted");
         let event = Announcement::normal(events::GARBAGE_DELETED, story(found));
         self.store.announce(found, event).await;
         Ok(())

@@ -106,6 +106,10 @@ impl Store for CutStore {
         self.write(self.inner.delete::<K>(name)).await
     }
 
+    async fn delete_unchanged<K: Object>(&self, object: &K) -> Result<bool, StoreError> {
+        self.write(self.inner.delete_unchanged(object)).await
+    }
+
     fn watch<K: Object>(&self) -> Changes {
         self.inner.watch::<K>()
     }

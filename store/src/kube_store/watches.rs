@@ -4,10 +4,11 @@ use crate::object::{self, Object};
 use futures::{StreamExt, TryStreamExt};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,11 +19,19 @@ use tokio::time::timeout;
 /// was lost, this is when everybody looks again.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
+/// Longest pause before a watch that fails is tried again. Kube's own limit of 30 s is kinder to a server that comes back, and too
+/// long for a machine that waits for its disk.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Hears the kind of each watch that fails.
+type OnFailure = Box<dyn Fn(&str) + Send + Sync>;
+
 /// The watches of a store.
 pub(super) struct Watches {
     client: Client,
     selector: Option<String>,
     runtime: Handle,
+    on_failure: Arc<OnceLock<OnFailure>>,
     begun: Mutex<HashMap<String, Begun>>,
 }
 
@@ -37,8 +46,14 @@ impl Watches {
             client,
             selector,
             runtime: Handle::current(),
+            on_failure: Arc::default(),
             begun: Mutex::default(),
         }
+    }
+
+    /// Has `tell` hear of every failure from now on. Only the first such wish counts.
+    pub(super) fn on_failure(&self, tell: OnFailure) {
+        drop(self.on_failure.set(tell));
     }
 
     /// The changes of a kind, watched from now on.
@@ -56,10 +71,15 @@ impl Watches {
             field_selector: self.selector.clone(),
             ..Default::default()
         };
-        let (client, told) = (self.client.clone(), changes.clone());
+        let follower = Follower {
+            client: self.client.clone(),
+            config,
+            changes: changes.clone(),
+            on_failure: Arc::clone(&self.on_failure),
+        };
         let task = self.runtime.spawn(async move {
             loop {
-                follow::<K>(&client, &config, &told).await;
+                follower.follow::<K>().await;
             }
         });
         Begun {
@@ -76,30 +96,83 @@ impl Drop for Watches {
     }
 }
 
-/// Follows the kind until it is silent for too long. The end of a list is told like a change: something may have happened while
-/// nobody watched.
-async fn follow<K: Object>(client: &Client, config: &watcher::Config, told: &watch::Sender<u64>) {
-    let api: Api<PartialObjectMeta<K>> = Api::all(client.clone());
-    let events = watcher::watcher(api, config.clone())
-        .default_backoff()
-        .into_stream();
-    let mut events = std::pin::pin!(events);
-    let kind = K::kind(&());
-    let mut failing = false;
-    while let Ok(Some(event)) = timeout(SILENCE_MAX, events.next()).await {
-        match event {
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
-                if std::mem::take(&mut failing) {
-                    tracing::info!(%kind, "The watch is back");
+/// Kube's backoff with a shorter longest pause.
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(PAUSE_MAX))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+/// What the watch of one kind needs.
+struct Follower {
+    client: Client,
+    config: watcher::Config,
+    changes: watch::Sender<u64>,
+    on_failure: Arc<OnceLock<OnFailure>>,
+}
+
+impl Follower {
+    /// Follows the kind until it is silent for too long. The end of a list is told like a change: something may have happened while
+    /// nobody watched.
+    async fn follow<K: Object>(&self) {
+        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
+        let events = watcher::watcher(api, self.config.clone())
+            .backoff(Pauses(DefaultBackoff::default()))
+            .into_stream();
+        let mut events = std::pin::pin!(events);
+        let kind = K::kind(&());
+        let mut failing = false;
+        while let Ok(Some(event)) = timeout(SILENCE_MAX, events.next()).await {
+            match event {
+                Ok(Event::Init | Event::InitApply(_)) => {}
+                Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!(%kind, "The watch is back");
+                    }
+                    let next = |changes: &mut u64| *changes = changes.wrapping_add(1);
+                    self.changes.send_modify(next);
                 }
-                told.send_modify(|changes| *changes = changes.wrapping_add(1));
-            }
-            Err(error) if failing => tracing::debug!(%kind, %error, "The watch still fails"),
-            Err(error) => {
-                failing = true;
-                tracing::warn!(%kind, %error, "The watch fails and is tried again");
+                Err(error) => {
+                    self.failed(&kind, &error, failing);
+                    failing = true;
+                }
             }
         }
+    }
+
+    /// Many failures in a row are one line for people, and each is counted.
+    fn failed(&self, kind: &str, error: &watcher::Error, again: bool) {
+        if again {
+            tracing::debug!(kind, %error, "The watch still fails");
+        } else {
+            tracing::warn!(kind, %error, "The watch fails and is tried again");
+        }
+        if let Some(tell) = self.on_failure.get() {
+            tell(kind);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watch_that_fails_for_long_is_tried_every_few_seconds() {
+        let mut pauses = Pauses(DefaultBackoff::default());
+        let first = pauses.next().unwrap();
+        assert!(first < Duration::from_secs(2), "{first:?}");
+        let later: Vec<Duration> = pauses.by_ref().skip(8).take(4).collect();
+        assert_eq!(later, [PAUSE_MAX; 4]);
     }
 }

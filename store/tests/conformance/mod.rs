@@ -19,6 +19,7 @@ pub(crate) async fn all<S: Store>(mut fresh: impl AsyncFnMut() -> S, settle: Dur
     status_update_leaves_the_spec(fresh().await).await;
     stale_object_is_a_conflict(fresh().await).await;
     object_made_anew_is_a_conflict(fresh().await).await;
+    only_what_was_read_is_deleted_unchanged(fresh().await).await;
     absent_object_is_not_found(fresh().await).await;
     update_without_a_change_writes_nothing(fresh().await).await;
     object_with_finalizers_goes_with_the_last_of_them(fresh().await).await;
@@ -148,6 +149,21 @@ async fn object_made_anew_is_a_conflict(store: impl Store) {
     store.create(volume("a")).await.unwrap();
     let error = store.update_status(old).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+}
+
+async fn only_what_was_read_is_deleted_unchanged(store: impl Store) {
+    let first = store.create(volume("a")).await.unwrap();
+    let mut grown = first.clone();
+    grown.spec.size = quantity(128 << 20);
+    let grown = store.update(grown).await.unwrap();
+    let error = store.delete_unchanged(&first).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert!(store.delete::<SplitVolume>("a").await.unwrap());
+    let anew = store.create(volume("a")).await.unwrap();
+    let error = store.delete_unchanged(&grown).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert!(store.delete_unchanged(&anew).await.unwrap());
+    assert!(!store.delete_unchanged(&anew).await.unwrap(), "it is gone");
 }
 
 async fn absent_object_is_not_found(store: impl Store) {
