@@ -13,7 +13,8 @@ pub(crate) struct Args {
     /// Socket to listen on; at most 107 bytes. Once for each device, in the same order.
     #[arg(long, required = true)]
     socket: Vec<PathBuf>,
-    /// The device: malloc:size=1GiB, null:size=1TiB or uring:path=FILE.
+    /// The device: malloc:size=1GiB, null:size=1TiB, uring:path=FILE, or nvme:path=/dev/ng0n1 for an NVMe
+    /// drive past the block layer.
     #[arg(long, value_name = "SPEC", required = true)]
     bdev: Vec<String>,
     /// Most queues a front end may use.

@@ -1,7 +1,7 @@
 //! What callers ask of the engine and what it tells them: plain values, no behaviour.
 
 use crate::Limits;
-use holdfast_bdev::{BdevError, BlockDevice, DriverKind, Uring, UringOptions};
+use holdfast_bdev::{BdevError, BlockDevice, DriverKind, Nvme, Uring, UringOptions};
 use holdfast_pool::{Extent, Usage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,14 @@ impl Opener {
         open: impl Fn(&Path) -> Result<Arc<dyn BlockDevice>, BdevError> + Send + Sync + 'static,
     ) -> Opener {
         Opener(Arc::new(open))
+    }
+
+    /// NVMe namespaces by their own commands, past the block layer; everything else as by default.
+    pub fn with_nvme_passthrough() -> Opener {
+        Opener::new(|path| match Nvme::is_at(path) {
+            true => Ok(Arc::new(Nvme::open(path, UringOptions::default())?)),
+            false => Ok(Arc::new(Uring::open(path, UringOptions::default())?)),
+        })
     }
 
     pub(crate) fn open(&self, path: &Path) -> Result<Arc<dyn BlockDevice>, BdevError> {

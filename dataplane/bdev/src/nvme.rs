@@ -6,6 +6,7 @@
 
 mod command;
 mod namespace;
+mod nodes;
 mod request;
 
 use crate::transfer::Lane;
@@ -31,6 +32,11 @@ impl Nvme {
     pub fn open(path: impl AsRef<Path>, options: UringOptions) -> Result<Nvme, BdevError> {
         let namespace = Arc::new(Namespace::open(path.as_ref(), options)?);
         Ok(Nvme { namespace })
+    }
+
+    /// Whether `path` leads to a whole NVMe namespace. False also if that cannot be found out.
+    pub fn is_at(path: impl AsRef<Path>) -> bool {
+        nodes::is_at(path.as_ref())
     }
 
     fn info(&self) -> Info {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
 use tempfile::TempDir;
 
 /// A machine with one drive, and the programs.
@@ -67,46 +68,48 @@ impl Machine {
     }
 }
 
-/// The test programs of `holdfast-bdev` that a guest runs.
+/// The test programs of `holdfast-bdev` that a guest runs, built once.
 fn programs() -> anyhow::Result<Vec<PathBuf>> {
-    let built = target_folder()?.join("guest");
-    ["nvme", "conformance"]
-        .into_iter()
-        .map(|name| {
+    static BUILT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    let mut built = BUILT.lock().unwrap();
+    if built.is_empty() {
+        let folder = target_folder()?.join("guest");
+        std::fs::create_dir_all(&folder)?;
+        for (name, program) in build(["nvme", "conformance"])? {
             // Cargo's name for it ends in a number.
-            let (program, copy) = (test_program(name)?, built.join(name));
-            std::fs::create_dir_all(&built)?;
+            let copy = folder.join(name);
             std::fs::copy(program, &copy)?;
-            Ok(copy)
-        })
-        .collect()
+            built.push(copy);
+        }
+    }
+    Ok(built.clone())
 }
 
-fn test_program(name: &str) -> anyhow::Result<PathBuf> {
+fn build<const N: usize>(names: [&str; N]) -> anyhow::Result<Vec<(&str, PathBuf)>> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "test",
-            "--quiet",
-            "--package",
-            "holdfast-bdev",
-            "--test",
-            name,
-        ])
+        .args(["test", "--quiet", "--package", "holdfast-bdev"])
+        .args(names.iter().flat_map(|name| ["--test", name]))
         .args(["--no-run", "--message-format", "json", "--target-dir"])
         .arg(target_folder()?)
         .current_dir(kit::workspace())
         .output()
         .context("cannot run cargo")?;
     let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name} does not build:\n{words}");
+    ensure!(output.status.success(), "the tests do not build:\n{words}");
     let lines = String::from_utf8(output.stdout)?;
     let messages = lines
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
-    let program = messages
-        .filter(|message: &Value| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    program.with_context(|| format!("cargo does not tell where {name} is"))
+    let messages: Vec<Value> = messages.collect();
+    let program = |name| {
+        let of_it = messages
+            .iter()
+            .filter(|message| message["target"]["name"] == name);
+        let mut programs = of_it.filter_map(|message| message["executable"].as_str());
+        let program = programs.next().map(|program| (name, program.into()));
+        program.with_context(|| format!("cargo does not tell where {name} is"))
+    };
+    names.into_iter().map(program).collect()
 }
 
 #[test]

@@ -1,14 +1,15 @@
-//! Finding, opening and asking a namespace: its two device nodes, who it is, and what it can do.
+//! Opening and asking a namespace: who it is, and what it can do.
 #![allow(unsafe_code)] // ioctl(2).
 
 use super::command::{Command, IOCTL_ADMIN, IOCTL_ID};
+use super::nodes::{Nodes, invalid};
 use super::request::PAGE;
 use crate::{BdevError, BlockDevice, Info, Uring, UringOptions};
-use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
+use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Debug)]
 pub(crate) struct Namespace {
@@ -34,15 +35,6 @@ pub(super) struct Limits {
     pub(super) deallocates_to_zeroes: bool,
     /// The drive has a cache that forgets.
     volatile_cache: bool,
-}
-
-/// Where sysfs and the nodes of a namespace are.
-#[derive(Debug, PartialEq, Eq)]
-struct Nodes {
-    generic: PathBuf,
-    block: PathBuf,
-    /// The block device's folder in sysfs.
-    sysfs: PathBuf,
 }
 
 impl Namespace {
@@ -93,67 +85,6 @@ impl Namespace {
         }
     }
 }
-
-impl Nodes {
-    /// By either node, or a link to one.
-    fn of(path: &Path) -> Result<Nodes, BdevError> {
-        let opened = |source: io::Error| BdevError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let stat = rustix::fs::stat(path).map_err(|errno| opened(errno.into()))?;
-        let class = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice => "char",
-            FileType::BlockDevice => "block",
-            _ => return Err(invalid(path, NOT_A_NAMESPACE)),
-        };
-        let sysfs = format!("/sys/dev/{class}/{}", number(&stat));
-        let sysfs = fs::canonicalize(sysfs).map_err(opened)?;
-        let nodes = Nodes::in_sysfs(&sysfs).ok_or_else(|| invalid(path, NOT_A_NAMESPACE))?;
-        nodes.check_numbers()?;
-        Ok(nodes)
-    }
-
-    /// Both devices of a namespace lie side by side, under names that differ in their beginning.
-    fn in_sysfs(device: &Path) -> Option<Nodes> {
-        let (folder, name) = (device.parent()?, device.file_name()?.to_str()?);
-        let numbers = name.strip_prefix("ng").or(name.strip_prefix("nvme"))?;
-        let (generic, block) = (format!("ng{numbers}"), format!("nvme{numbers}"));
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let (controller, namespace) = numbers.split_once('n')?;
-        (digits(controller) && digits(namespace)).then(|| Nodes {
-            generic: Path::new("/dev").join(generic),
-            sysfs: folder.join(&block),
-            block: Path::new("/dev").join(block),
-        })
-    }
-
-    /// The nodes are those that sysfs speaks of.
-    fn check_numbers(&self) -> Result<(), BdevError> {
-        let devices = [
-            (
-                &self.generic,
-                self.sysfs.with_file_name(name(&self.generic)),
-            ),
-            (&self.block, self.sysfs.clone()),
-        ];
-        for (node, sysfs) in devices {
-            let failed = |source| BdevError::Open {
-                path: node.clone(),
-                source,
-            };
-            let told = fs::read_to_string(sysfs.join("dev")).map_err(failed)?;
-            let stat = rustix::fs::stat(node).map_err(|errno| failed(errno.into()))?;
-            if told.trim() != number(&stat) {
-                return Err(invalid(node, "it is another device than the kernel says"));
-            }
-        }
-        Ok(())
-    }
-}
-
-const NOT_A_NAMESPACE: &str = "it is no whole NVMe namespace; name one as in /dev/ng0n1 or \
-    /dev/disk/by-id/nvme-..., or use kind uring";
 
 /// What a namespace and its controller say of themselves.
 #[derive(PartialEq, Eq)]
@@ -271,23 +202,8 @@ fn queue_limit(sysfs: &Path, name: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-fn number(stat: &Stat) -> String {
-    format!("{}:{}", major(stat.st_rdev), minor(stat.st_rdev))
-}
-
-fn name(node: &Path) -> &std::ffi::OsStr {
-    node.file_name().unwrap_or_default()
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn invalid(path: &Path, why: &str) -> BdevError {
-    BdevError::Invalid {
-        what: path.display().to_string(),
-        why: why.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -374,18 +290,6 @@ mod tests {
         identity.namespace[..8].copy_from_slice(&2047u64.to_le_bytes());
         let why = identity.limits(queue, INFO).unwrap_err();
         assert!(why.contains("another size"), "{why}");
-    }
-
-    #[test]
-    fn either_node_leads_to_both_and_a_partition_to_none() {
-        let folder = Path::new("/sys/devices/pci0000:00/nvme/nvme0");
-        let nodes = Nodes::in_sysfs(&folder.join("ng0n12")).unwrap();
-        assert_eq!(nodes.block, Path::new("/dev/nvme0n12"));
-        assert_eq!(nodes.sysfs, folder.join("nvme0n12"));
-        assert_eq!(Nodes::in_sysfs(&folder.join("nvme0n12")), Some(nodes));
-        for other in ["nvme0n1p1", "nvme0", "sda", "nvme0c0n1", "ngn1"] {
-            assert_eq!(Nodes::in_sysfs(&folder.join(other)), None, "{other}");
-        }
     }
 
     #[test]
