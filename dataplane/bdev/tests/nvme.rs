@@ -186,6 +186,65 @@ fn pulled_drive_fails_every_request_as_lost() {
     println!("{done} requests, the last {DEPTH} failed with {failed:?}");
 }
 
+#[test]
+#[ignore = "needs an NVMe drive; run in a guest by tests/guest/tests/nvme.rs"]
+fn controller_reset_under_load_fails_no_request() {
+    const RESETS: usize = 5;
+    let drive = open();
+    let mut bench = Bench::new(&drive, DriverKind::Uring);
+    let mut buffers: Vec<Skewed> = (0..DEPTH)
+        .map(|slot| Skewed::of(&pattern(BLOCK, slot as u64), 0))
+        .collect();
+    let arrays: Vec<_> = buffers
+        .iter_mut()
+        .map(|buffer| buffer.iovecs(&[]))
+        .collect();
+    let submit = |bench: &mut Bench, slot: usize| {
+        // SAFETY: the buffers outlive the driver's last completion, which is waited for below.
+        let io = unsafe {
+            Io::with_buffers(
+                Op::Write,
+                slot as u64 * STRIDE,
+                &arrays[slot],
+                Token(slot as u64),
+            )
+        };
+        bench.submit(io);
+    };
+    let before = served_by_the_block_layer();
+    let resets = std::thread::spawn(|| {
+        for _ in 0..RESETS {
+            // Returns when the controller is back.
+            std::fs::write("/sys/class/nvme/nvme0/reset_controller", "1").unwrap();
+        }
+    });
+    (0..DEPTH).for_each(|slot| submit(&mut bench, slot));
+    let mut done = 0;
+    while !resets.is_finished() {
+        for completion in bench.take_some() {
+            assert_eq!(completion.status, IoStatus::Ok, "after {done} requests");
+            submit(&mut bench, completion.token.0 as usize);
+            done += 1;
+        }
+    }
+    resets.join().unwrap();
+    assert!(
+        bench
+            .take(DEPTH)
+            .iter()
+            .all(|completion| completion.status == IoStatus::Ok)
+    );
+    for slot in 0..DEPTH {
+        assert!(bench.read(slot as u64 * STRIDE, BLOCK) == pattern(BLOCK, slot as u64));
+    }
+    let after = served_by_the_block_layer();
+    println!(
+        "{done} requests, {} of them by the block path",
+        after.1 - before.1
+    );
+    assert_ne!(after, before, "no reset met a command");
+}
+
 /// Bytes that the killed process, or its successor, writes to a block.
 fn content(of: &str, slot: u64) -> Vec<u8> {
     pattern(BLOCK, slot * 2 + u64::from(of == "successor"))

@@ -123,6 +123,7 @@ fn drive_by_its_own_commands_answers_as_every_device_does() -> anyhow::Result<()
         "discard_and_zeroes_leave_their_neighbours_alone",
         "read_only_drive_refuses_every_change",
         "drive_is_free_as_soon_as_its_last_channel_is_gone",
+        "controller_reset_under_load_fails_no_request",
     ] {
         machine.test(test)?;
     }
