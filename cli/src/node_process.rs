@@ -6,7 +6,7 @@ use crate::signals;
 use crate::underway::Underway;
 use anyhow::Context;
 use holdfast_csi::BoundEndpoint;
-use holdfast_dataplane::{Engine, EngineConfig};
+use holdfast_dataplane::{Engine, EngineConfig, Opener};
 use holdfast_node::{Agent, AgentConfig};
 use holdfast_observe::{CallMetrics, Observer, new_registry};
 use holdfast_store::Store;
@@ -41,6 +41,9 @@ pub(crate) struct NodeArgs {
     /// One reactor on each of these CPUs, as in 0,2-4. Without it the kernel places them.
     #[arg(long, value_name = "LIST")]
     pub(crate) cpus: Option<CpuList>,
+    /// Give NVMe drives of pools their commands past the block layer, from Linux 5.19 on; others are used as without it.
+    #[arg(long)]
+    pub(crate) nvme_passthrough: bool,
 }
 
 impl NodeArgs {
@@ -76,7 +79,12 @@ pub(crate) async fn run<S: Store>(
         Some(address) => Some(Observer::bind(address).await?),
         None => None,
     };
+    let opener = match args.nvme_passthrough {
+        true => Opener::with_nvme_passthrough(),
+        false => Opener::default(),
+    };
     let engine = Engine::start(EngineConfig {
+        opener,
         cpus: args.cpus.unwrap_or_default().0,
         ..EngineConfig::default()
     })?;
