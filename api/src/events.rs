@@ -26,9 +26,9 @@ pub const EXPANDED: &str = "Expanded";
 pub const EXPAND_FAILED: &str = "ExpandFailed";
 /// SplitVolume: its space is being erased.
 pub const ERASE_STARTED: &str = "EraseStarted";
-/// SplitVolume: its space is erased and free.
+/// BlockPool: all that was given up is erased and free.
 pub const ERASE_COMPLETED: &str = "EraseCompleted";
-/// SplitVolume: its space could not be erased and stays out of use.
+/// BlockPool: space that was given up could not be erased; it stays out of use, and erasing is tried again.
 pub const ERASE_FAILED: &str = "EraseFailed";
 /// OrphanExtent: a drive holds a volume that no object speaks of.
 pub const ORPHAN_DETECTED: &str = "OrphanDetected";

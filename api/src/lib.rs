@@ -60,6 +60,8 @@ pub mod conditions {
     pub const HEALTHY: &str = "Healthy";
     /// BlockPool, SplitVolume: usable now.
     pub const READY: &str = "Ready";
+    /// BlockPool, only while it is false: the drive takes no zeros where deleted volumes were. That space stays out of use.
+    pub const ERASED: &str = "Erased";
     /// SplitVolume: extents are on the drive.
     pub const ALLOCATED: &str = "Allocated";
     /// SplitVolume that was asked to grow: it has. False says why not; the volume is usable as it was.

@@ -206,7 +206,7 @@ impl Scrape {
         }
         let known = &self.known.pools;
         let ready = known.iter();
-        let ready = ready.map(|(name, pool)| (self.of_pool(name), pool.ready.into()));
+        let ready = ready.map(|(name, pool)| (self.of_pool(name), u64::from(pool.ready)));
         writer.gauges(
             "holdfast_pool_ready",
             "The drive is open and its table valid",
@@ -280,13 +280,14 @@ impl Scrape {
         }
         let published = self.known.sessions.iter();
         let published =
-            published.map(|(name, session)| (self.of_volume(name), session.published.into()));
+            published.map(|(name, session)| (self.of_volume(name), u64::from(session.published)));
         let help = "The disk is published to a pod";
         writer.gauges("holdfast_session_published", help, None, published)?;
         let restored = self.known.restored_in.into_iter();
         let node = |seconds: Duration| (Row::of_node(&self.node), seconds.as_secs_f64());
         let help = "Time from the start until every session had its turn";
-        writer.seconds("holdfast_reexport_duration", help, restored.map(node))
+        let unit = Some(&Unit::Seconds);
+        writer.gauges("holdfast_reexport_duration", help, unit, restored.map(node))
     }
 
     fn rows(&self, of_export: OfExport) -> impl Iterator<Item = (Row, u64)> {

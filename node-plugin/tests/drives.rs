@@ -11,6 +11,7 @@ use holdfast_store::Store;
 use holdfast_testkit::frontend::{Guest, Layout, Op};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const SERIAL: &str = "S4EVNX0R123456";
 
@@ -220,6 +221,50 @@ fn younger_of_two_pools_that_name_one_drive_is_refused() {
 }
 
 #[test]
+fn younger_of_two_pools_does_not_get_the_drive_when_it_comes() {
+    let machine = machine();
+    let root = machine.path("root");
+    machine.run(|node| async move {
+        node.store.create(by_serial(POOL)).await.unwrap();
+        until_refused(&node, POOL, "DeviceMissing").await;
+        node.store.create(by_serial("pool-2")).await.unwrap();
+        until_refused(&node, "pool-2", "DeviceInUse").await;
+        let file = root.join("dev/nvme7n1");
+        fs::File::create(&file)
+            .unwrap()
+            .set_len(POOL_BYTES)
+            .unwrap();
+        tell(&root, "nvme7n1", SERIAL);
+        until_ready(&node).await;
+        until_refused(&node, "pool-2", "DeviceInUse").await;
+    });
+}
+
+#[test]
+fn open_pool_that_is_pointed_at_another_drive_stays_and_says_so() {
+    let machine = machine();
+    plug(&machine, "nvme0n1", SERIAL);
+    let other = plug(&machine, "nvme1n1", "another");
+    machine.run(|node| async move {
+        node.store.create(by_serial(POOL)).await.unwrap();
+        until_ready(&node).await;
+        node.make_volume(VOLUME, VOLUME_BYTES).await;
+        loop {
+            let mut pool = node.store.get::<BlockPool>(POOL).await.unwrap().unwrap();
+            pool.spec.device.serial = "another".into();
+            if node.store.update(pool).await.is_ok() {
+                break;
+            }
+        }
+        let pool = until_refused(&node, POOL, "DeviceMismatch").await;
+        let said = message(&pool, conditions::READY);
+        assert!(said.contains(SERIAL) && said.contains("another"), "{said}");
+        assert!(node.engine.volume(POOL, VOLUME).unwrap().is_some());
+    });
+    assert!(fs::read(other).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn drive_with_somebody_elses_data_is_refused_and_taken_by_force_only() {
     let machine = machine();
     let drive = plug(&machine, "nvme0n1", SERIAL);
@@ -243,6 +288,22 @@ fn drive_with_somebody_elses_data_is_refused_and_taken_by_force_only() {
         }
         until_ready(&node).await;
     });
+}
+
+#[test]
+fn drive_with_a_file_system_is_refused_and_left_alone() {
+    let machine = machine();
+    let drive = plug(&machine, "nvme0n1", SERIAL);
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&drive).status();
+    assert!(made.unwrap().success());
+    let content = fs::read(&drive).unwrap();
+    machine.run(|node| async move {
+        node.store.create(by_serial(POOL)).await.unwrap();
+        let pool = until_refused(&node, POOL, "ForeignData").await;
+        let said = message(&pool, conditions::READY);
+        assert!(said.contains("ext"), "{said}");
+    });
+    assert!(fs::read(drive).unwrap() == content, "something was written");
 }
 
 #[test]

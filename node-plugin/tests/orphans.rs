@@ -137,6 +137,26 @@ fn object_that_comes_back_wins_over_the_wish_to_erase() {
 }
 
 #[test]
+fn object_that_comes_back_while_the_wish_to_erase_is_written_down_wins() {
+    machine_with_orphan().run(|node| async move {
+        let orphan = until_orphan(&node).await.metadata.name.unwrap();
+        let place = node.engine.volume(POOL, VOLUME).unwrap();
+        let (store, volume) = (
+            node.store.dir().clone(),
+            node.volume_object(VOLUME, VOLUME_BYTES),
+        );
+        node.store.before_status_of(&orphan, async move {
+            store.create(volume).await.unwrap();
+        });
+        node.store.delete::<OrphanExtent>(&orphan).await.unwrap();
+        until_no_orphan(&node).await;
+        node.until_volume(VOLUME, |v| has(v, conditions::READY, true))
+            .await;
+        assert_eq!(node.engine.volume(POOL, VOLUME).unwrap(), place);
+    });
+}
+
+#[test]
 fn object_of_another_size_does_not_get_the_data() {
     machine_with_orphan().run(|node| async move {
         until_orphan(&node).await;

@@ -58,6 +58,8 @@ fn checks() -> Vec<Check> {
                 "--package",
                 "holdfast-bdev",
                 "--package",
+                "holdfast-node",
+                "--package",
                 "holdfast-soak",
                 "--test",
                 "privileged",

@@ -3,7 +3,7 @@
 
 use super::lock;
 use crate::EngineError;
-use holdfast_pool::Pool;
+use holdfast_pool::{Pool, PoolError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 
 /// Bytes erased between two looks at what else is to be done.
 const STEP_BYTES: u64 = 64 << 20;
-/// How long a pool that failed is left alone.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long a step under way is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// First pause of a pool that failed; it doubles with every further failure.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 type Notify = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -34,9 +38,16 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pools: BTreeMap<String, Arc<Pool>>,
-    /// Pools that failed, and when to try them again.
-    resting: BTreeMap<String, Instant>,
+    /// Pools that failed and have not succeeded since.
+    failing: BTreeMap<String, Failing>,
     stop: bool,
+}
+
+struct Failing {
+    times: u32,
+    why: String,
+    /// When it is tried again.
+    again: Instant,
 }
 
 impl Eraser {
@@ -73,14 +84,17 @@ impl Eraser {
 
     /// From now on it is not; a step under way is waited for.
     pub(super) fn remove(&self, name: &str) {
-        let pool = lock(&self.shared.state).pools.remove(name);
+        let mut state = lock(&self.shared.state);
+        state.failing.remove(name);
+        let pool = state.pools.remove(name);
+        drop(state);
         // A step under way holds a reference, and gives it back when it is done.
         let Some(pool) = pool else { return };
         let state = lock(&self.shared.state);
         let gone = self
             .shared
             .progress
-            .wait_timeout_while(state, RETRY, |_| Arc::strong_count(&pool) > 1);
+            .wait_timeout_while(state, PATIENCE, |_| Arc::strong_count(&pool) > 1);
         drop(gone);
     }
 
@@ -88,6 +102,12 @@ impl Eraser {
     pub(super) fn changed(&self, name: &str) {
         self.shared.work.notify_one();
         self.shared.tell(name);
+    }
+
+    /// Why the last step in this pool failed, if it did.
+    pub(super) fn failure(&self, name: &str) -> Option<String> {
+        let state = lock(&self.shared.state);
+        Some(state.failing.get(name)?.why.clone())
     }
 
     /// Waits until nothing is left to erase in this pool; returns the bytes that are.
@@ -120,13 +140,12 @@ impl Shared {
         while let Some((name, pool)) = self.next() {
             let step = pool.erase_step(STEP_BYTES);
             drop(pool);
-            if let Err(error) = step {
-                tracing::warn!(pool = name, %error, "Erasing failed; it is tried again");
-                let again = Instant::now() + RETRY;
-                lock(&self.state).resting.insert(name.clone(), again);
-            }
             // Under the lock, so that a waiter who has just looked cannot miss it.
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
+            match step {
+                Ok(_) => drop(state.failing.remove(&name)),
+                Err(error) => state.note_failure(&name, &error),
+            }
             self.progress.notify_all();
             drop(state);
             self.tell(&name);
@@ -138,14 +157,17 @@ impl Shared {
         let mut state = lock(&self.state);
         while !state.stop {
             let now = Instant::now();
-            state.resting.retain(|_, again| *again > now);
-            let found = state.pools.iter().find(|(name, pool)| {
-                !state.resting.contains_key(*name) && pool.usage().erase_pending_bytes > 0
-            });
+            let rests = |name: &String| state.failing.get(name).is_some_and(|it| it.again > now);
+            let found = state
+                .pools
+                .iter()
+                .find(|(name, pool)| !rests(name) && pool.usage().erase_pending_bytes > 0);
             if let Some((name, pool)) = found {
                 return Some((name.clone(), Arc::clone(pool)));
             }
-            let rest = state.resting.values().min().map(|again| *again - now);
+            let rests = state.failing.values().map(|it| it.again);
+            let rest = rests.filter(|again| *again > now).min();
+            let rest = rest.map(|again| again - now);
             let patience = rest.unwrap_or(Duration::from_secs(3600));
             state = match self.work.wait_timeout(state, patience) {
                 Ok((state, _)) => state,
@@ -159,6 +181,25 @@ impl Shared {
         for notify in lock(&self.notify).iter() {
             notify(name);
         }
+    }
+}
+
+impl State {
+    /// A pool that was closed or lost meanwhile has nothing to be tried again.
+    fn note_failure(&mut self, name: &str, error: &PoolError) {
+        if !self.pools.contains_key(name) {
+            return;
+        }
+        let times = self.failing.get(name).map_or(0, |it| it.times) + 1;
+        let rest = PAUSE_MIN.saturating_mul(1 << (times - 1).min(16));
+        let rest = rest.min(PAUSE_MAX);
+        tracing::warn!(pool = name, %error, ?rest, "Erasing failed; it is tried again");
+        let failing = Failing {
+            times,
+            why: error.to_string(),
+            again: Instant::now() + rest,
+        };
+        self.failing.insert(name.to_owned(), failing);
     }
 }
 

@@ -192,6 +192,11 @@ impl Engine {
         Ok(self.inner.eraser.wait(open.here()?.1, deadline))
     }
 
+    /// Why what was given up in this pool cannot be erased now, if it cannot. It stays out of use, and is tried again.
+    pub fn erase_failure(&self, pool: &str) -> Option<String> {
+        self.inner.eraser.failure(pool)
+    }
+
     /// The device, and whether it was made just now and so reads zeros.
     fn open_device(&self, spec: &PoolSpec) -> Result<(Arc<dyn BlockDevice>, bool), EngineError> {
         let failed = |source| EngineError::Device {

@@ -11,6 +11,7 @@ use holdfast_api::{
     NODE_FINALIZER, OrphanExtent, OrphanExtentSpec, SplitVolume, Verdict, check_object_name,
     conditions, events, orphan_name, quantity, reasons, set_condition,
 };
+use holdfast_crash::crash_point;
 use holdfast_dataplane::VolumeInfo;
 use holdfast_store::{Announcement, Store, StoreError};
 use std::collections::HashSet;
@@ -102,6 +103,7 @@ impl<S: Store> Agent<S> {
             Err(StoreError::AlreadyExists { .. }) => return Ok(()),
             other => other?,
         };
+        crash_point!("orphan.recorded");
         let said = format!(
             "volume {:?} lies on pool {pool:?} and no SplitVolume stands for it. It is kept: restore the SplitVolume with {} and it is taken over; delete this object and it is erased",
             volume.id, orphan.spec.size.0
@@ -151,6 +153,7 @@ impl<S: Store> Agent<S> {
     async fn erase_orphan(&self, orphan: OrphanExtent, name: &str) -> Result<Outcome, NodeError> {
         let said = "the space is given up, and free once it is erased";
         let orphan = self.write_orphan(orphan, true, reasons::OK, said).await?;
+        crash_point!("orphan.marked");
         let (pool, id) = (orphan.spec.pool.clone(), orphan.spec.volume_id.clone());
         if self.claimant(&pool, &id).await?.is_some() {
             return self.let_orphan_go(orphan, "a SplitVolume came back").await;
@@ -159,7 +162,7 @@ impl<S: Store> Agent<S> {
             .engine(move |engine| engine.delete_volume(&pool, &id))
             .await;
         match given {
-            Ok(_) => {}
+            Ok(_) => crash_point!("orphan.released"),
             Err(error) => return self.cannot_erase(orphan, error.into()).await,
         }
         tracing::info!(

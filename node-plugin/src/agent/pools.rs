@@ -9,6 +9,7 @@ use super::{Agent, News, blocking};
 use crate::drives::{DriveError, describe, identity};
 use crate::error::NodeError;
 use holdfast_api::{BlockPool, DeviceMatch, parse_quantity};
+use holdfast_crash::crash_point;
 use holdfast_dataplane::{EngineError, ErrorKind, PoolInfo, PoolSpec};
 use holdfast_store::{Store, StoreError};
 use std::path::{Path, PathBuf};
@@ -99,7 +100,9 @@ impl<S: Store> Agent<S> {
         self.refuse_twin(pool, &spec.name).await?;
         spec.path = self.find_drive(&pool.spec.device).await?;
         self.refuse_open(&spec.name, &spec.path).await?;
-        Ok(self.engine(move |engine| engine.open_pool(&spec)).await?)
+        let opened = self.engine(move |engine| engine.open_pool(&spec)).await?;
+        crash_point!("pool.taken");
+        Ok(opened)
     }
 
     async fn find_drive(&self, device: &DeviceMatch) -> Result<PathBuf, Trouble> {

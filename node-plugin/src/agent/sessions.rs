@@ -10,6 +10,7 @@ use holdfast_api::{
     OnDeviceLoss as Wish, SplitVolume, Verdict, VolumeSession, VolumeSessionSpec, conditions,
     events, is_true, reasons, set_condition, short_id,
 };
+use holdfast_crash::crash_point;
 use holdfast_dataplane::{EngineError, ExportInfo, ExportSpec, OnDeviceLoss, Source, VolumeInfo};
 use holdfast_store::{Announcement, Store};
 use std::time::Duration;
@@ -35,6 +36,7 @@ impl Reconcile for VolumeSession {
         let session = agent.hold(session).await?;
         let is_new = matches!(agent.find_export(name).await, Ok(None));
         let exported = agent.export(&session.spec, name).await;
+        crash_point!("session.exported");
         let told = is_new.then(|| announcement(&session, &exported)).flatten();
         let outcome = agent.write_session(&session, exported).await?;
         if let Some(said) = told {
@@ -207,6 +209,7 @@ impl<S: Store> Agent<S> {
             self.write_session(&session, Err(error.into())).await?;
             return Ok(Outcome::Retry);
         }
+        crash_point!("session.ended");
         let (dirs, id) = (self.dirs().clone(), name.to_owned());
         let removed = blocking(move || dirs.remove(&id)).await;
         removed.map_err(|source| NodeError::SessionDir {
@@ -215,6 +218,7 @@ impl<S: Store> Agent<S> {
             source,
         })?;
         self.facts().forget_session(name);
+        crash_point!("session.removed");
         self.let_go(session).await?;
         tracing::info!(session = name, "Session has ended");
         Ok(Outcome::Done)

@@ -11,6 +11,7 @@ use holdfast_api::{
     BlockPool, SplitVolume, Verdict, VolumeSession, condition, conditions, events, is_true,
     set_condition,
 };
+use holdfast_crash::crash_point;
 use holdfast_dataplane::{ErrorKind, Limits, VolumeInfo};
 use holdfast_store::{Announcement, Store};
 pub(super) use status::extents_of;
@@ -57,7 +58,12 @@ impl<S: Store> Agent<S> {
     async fn provide(&self, volume: &SplitVolume, name: &str) -> Provided {
         match self.find(volume, name).await {
             Ok(Some(info)) => match check_adoption(volume, &info) {
-                Ok(()) => self.grow(volume, info).await,
+                Ok(()) => {
+                    if !was_allocated(volume) {
+                        crash_point!("volume.adopted");
+                    }
+                    self.grow(volume, info).await
+                }
                 Err(trouble) => Provided::nothing(trouble),
             },
             Ok(None) => match self.allocate(volume, name).await {
@@ -110,9 +116,11 @@ impl<S: Store> Agent<S> {
         }
         let size = wanted_bytes(volume)?;
         let (pool, id) = (volume.spec.pool.clone(), name.to_owned());
+        crash_point!("volume.wanted");
         let info = self
             .engine(move |engine| engine.create_volume(&pool, &id, size))
             .await?;
+        crash_point!("volume.allocated");
         tracing::info!(volume = name, pool = %volume.spec.pool, bytes = info.size_bytes, "Allocated");
         Ok(info)
     }
@@ -129,6 +137,7 @@ impl<S: Store> Agent<S> {
                 let grown = self.engine(move |engine| engine.grow_volume(&pool, &id, size));
                 match grown.await {
                     Ok(grown) => {
+                        crash_point!("volume.grown");
                         tracing::info!(volume = %grown.id, bytes = grown.size_bytes, "Expanded");
                         return Provided::all(grown);
                     }
@@ -166,6 +175,7 @@ impl<S: Store> Agent<S> {
         match released.await {
             Ok(false) => {}
             Ok(true) => {
+                crash_point!("volume.released");
                 let said = "the space is given up, and free once it is erased";
                 let event = Announcement::normal(events::ERASE_STARTED, said);
                 self.store().announce(&volume, event).await;

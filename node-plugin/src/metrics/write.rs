@@ -2,11 +2,12 @@
 
 use holdfast_dataplane::Latency;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel, EncodeLabelSet, EncodeMetric, LabelSetEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabel, EncodeLabelSet, EncodeMetric,
+    LabelSetEncoder, NoLabelSet,
 };
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Unit;
 use std::fmt;
 use std::sync::Arc;
@@ -54,36 +55,15 @@ impl<'a> Writer<'a> {
         Writer { encoder }
     }
 
-    pub(super) fn gauges(
+    pub(super) fn gauges<N: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<&Unit>,
-        rows: impl Iterator<Item = (Row, u64)>,
+        rows: impl Iterator<Item = (Row, N)>,
     ) -> fmt::Result {
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (row, value) in rows {
-            ConstGauge::new(value).encode(family.encode_family(&row)?)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn seconds(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl Iterator<Item = (Row, f64)>,
-    ) -> fmt::Result {
-        let unit = Some(&Unit::Seconds);
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (row, value) in rows {
-            ConstGauge::new(value).encode(family.encode_family(&row)?)?;
-        }
-        Ok(())
+        let samples = rows.map(|(row, value)| (row, ConstGauge::new(value)));
+        self.family(name, help, unit, samples)
     }
 
     pub(super) fn counters(
@@ -93,11 +73,21 @@ impl<'a> Writer<'a> {
         unit: Option<&Unit>,
         rows: impl Iterator<Item = (Row, u64)>,
     ) -> fmt::Result {
-        let mut family = self
-            .encoder
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
-        for (row, value) in rows {
-            ConstCounter::new(value).encode(family.encode_family(&row)?)?;
+        let samples = rows.map(|(row, value)| (row, ConstCounter::new(value)));
+        self.family(name, help, unit, samples)
+    }
+
+    /// The type is the samples' own, so that it stands there without samples as well.
+    fn family<M: EncodeMetric + TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        samples: impl Iterator<Item = (Row, M)>,
+    ) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, unit, M::TYPE)?;
+        for (row, sample) in samples {
+            sample.encode(family.encode_family(&row)?)?;
         }
         Ok(())
     }

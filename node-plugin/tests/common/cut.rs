@@ -3,8 +3,9 @@
 
 use holdfast_store::{Announcement, Changes, DirStore, Object, Store, StoreError};
 use std::future::{Future, pending};
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 /// When the process dies, counted in its writes from 0.
@@ -15,15 +16,18 @@ pub enum Cut {
     After(usize),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CutStore {
     inner: DirStore,
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+/// What somebody else does between two steps of the agent.
+type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 struct Shared {
     cut: Cut,
+    before_status: Mutex<Option<(String, Deed)>>,
     writes: AtomicUsize,
     dead: watch::Sender<bool>,
 }
@@ -32,6 +36,7 @@ impl CutStore {
     pub fn new(inner: DirStore, cut: Cut) -> CutStore {
         let shared = Shared {
             cut,
+            before_status: Mutex::new(None),
             writes: AtomicUsize::new(0),
             dead: watch::channel(false).0,
         };
@@ -39,6 +44,17 @@ impl CutStore {
             inner,
             shared: Arc::new(shared),
         }
+    }
+
+    /// Somebody does this just before the next status of an object of this name is written.
+    pub fn before_status_of(&self, name: &str, deed: impl Future<Output = ()> + Send + 'static) {
+        *self.shared.before_status.lock().unwrap() = Some((name.into(), Box::pin(deed)));
+    }
+
+    fn deed_before(&self, name: &str) -> Option<Deed> {
+        let mut due = self.shared.before_status.lock().unwrap();
+        due.take_if(|(awaited, _)| awaited == name)
+            .map(|(_, deed)| deed)
     }
 
     /// Returns when the process has died.
@@ -81,6 +97,12 @@ impl CutStore {
     }
 }
 
+impl std::fmt::Debug for CutStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CutStore({:?})", self.shared.cut)
+    }
+}
+
 impl Store for CutStore {
     async fn get<K: Object>(&self, name: &str) -> Result<Option<K>, StoreError> {
         self.read(self.inner.get(name)).await
@@ -99,6 +121,10 @@ impl Store for CutStore {
     }
 
     async fn update_status<K: Object>(&self, object: K) -> Result<K, StoreError> {
+        let name = object.meta().name.clone().unwrap_or_default();
+        if let Some(deed) = self.deed_before(&name) {
+            deed.await;
+        }
         self.write(self.inner.update_status(object)).await
     }
 

@@ -9,7 +9,7 @@ pub use cut::{Cut, CutStore};
 
 use holdfast_api::{BlockPool, BlockPoolSpec, DeviceMatch, SplitVolume, SplitVolumeSpec, quantity};
 use holdfast_api::{condition, conditions};
-use holdfast_dataplane::{Engine, EngineConfig};
+use holdfast_dataplane::{Engine, EngineConfig, Opener};
 use holdfast_node::{Agent, AgentConfig, NodeService, NodeServiceConfig};
 use holdfast_store::{DirStore, Object, Store};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -87,14 +87,32 @@ impl Machine {
         self.run_cut(Cut::Never, body);
     }
 
+    /// Runs a process that opens drives in its own way, for as long as `body` does.
+    pub fn run_with<F: Future<Output = ()>>(&self, opener: Opener, body: impl FnOnce(Node) -> F) {
+        self.run_process(Cut::Never, opener, body);
+    }
+
     /// Runs a process that is killed at a certain write, or when `body` ends. Returns whether it was killed at the write.
     pub fn run_cut<F: Future<Output = ()>>(&self, cut: Cut, body: impl FnOnce(Node) -> F) -> bool {
+        self.run_process(cut, Opener::default(), body)
+    }
+
+    fn run_process<F: Future<Output = ()>>(
+        &self,
+        cut: Cut,
+        opener: Opener,
+        body: impl FnOnce(Node) -> F,
+    ) -> bool {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let engine = Engine::start(EngineConfig::default()).unwrap();
+        let config = EngineConfig {
+            opener,
+            ..EngineConfig::default()
+        };
+        let engine = Engine::start(config).unwrap();
         let was_cut = runtime.block_on(async {
             let store = CutStore::new(DirStore::open(self.path("objects")).unwrap(), cut);
             let mut config = AgentConfig::new(NODE, self.path("s"));

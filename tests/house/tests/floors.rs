@@ -88,6 +88,7 @@ const FLOORS: &[Room] = &[
     Room {
         name: "holdfast-node",
         may_import: &[
+            "holdfast-crash",
             "holdfast-dataplane",
             "holdfast-kubevirt",
             "holdfast-api",

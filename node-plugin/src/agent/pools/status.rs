@@ -60,6 +60,8 @@ impl<S: Store> Agent<S> {
             };
             changed |= set_condition(&mut status.conditions, verdict, generation, &now());
         }
+        let failure = self.the_engine().erase_failure(name);
+        say_of_erasing(status, failure.as_deref());
         if changed {
             self.shared.volume_news.of_all();
             self.shared.orphan_news.of_all();
@@ -113,6 +115,26 @@ fn good(kind: &str) -> &'static str {
     }
 }
 
+/// The condition is there only while something is wrong: volumes are given up all the time.
+fn say_of_erasing(status: &mut BlockPoolStatus, failure: Option<&str>) {
+    let Some(failure) = failure else {
+        status
+            .conditions
+            .retain(|known| known.type_ != conditions::ERASED);
+        return;
+    };
+    let verdict = Verdict {
+        kind: conditions::ERASED,
+        holds: false,
+        reason: events::ERASE_FAILED,
+        message: &format!(
+            "what deleted volumes left cannot be erased, stays out of use, and is tried again: {failure}"
+        ),
+    };
+    let generation = status.observed_generation;
+    set_condition(&mut status.conditions, verdict, generation, &now());
+}
+
 /// What people should hear of the step from one status to the next.
 fn announcements(before: Option<&BlockPoolStatus>, after: &BlockPoolStatus) -> Vec<Announcement> {
     let none = Vec::new();
@@ -127,6 +149,10 @@ fn announcements(before: Option<&BlockPoolStatus>, after: &BlockPoolStatus) -> V
         let free = holdfast_api::quantity(after.free_bytes).0;
         let said = format!("{free} are free; add a pool, or delete volumes that nobody needs");
         told.push(Announcement::warning(events::POOL_NEARLY_FULL, said));
+    }
+    let stuck = condition(&after.conditions, conditions::ERASED);
+    if let Some(stuck) = stuck.filter(|stuck| is_news(known, stuck)) {
+        told.push(Announcement::warning(events::ERASE_FAILED, &stuck.message));
     }
     if before.erase_pending_bytes > 0 && after.erase_pending_bytes == 0 {
         let said = "everything that was given up is erased and free";
@@ -228,6 +254,9 @@ mod tests {
         let ready = status(true, reasons::OK, 50);
         let missing = status(false, DEVICE_MISSING, 50);
         let wrong = status(false, DEVICE_MISMATCH, 50);
+        let corrupt = status(false, METADATA_CORRUPT, 50);
+        let mut stuck = ready.clone();
+        say_of_erasing(&mut stuck, Some("the drive answers EIO"));
         let cases = [
             (None, &ready, events::POOL_READY),
             (None, &missing, events::DEVICE_MISSING),
@@ -235,6 +264,8 @@ mod tests {
             (Some(&missing), &ready, events::DEVICE_RETURNED),
             (Some(&missing), &wrong, events::DEVICE_MISMATCH),
             (Some(&wrong), &ready, events::POOL_READY),
+            (Some(&ready), &corrupt, events::METADATA_CORRUPT),
+            (Some(&ready), &stuck, events::ERASE_FAILED),
             (
                 Some(&ready),
                 &status(true, reasons::OK, 9),
