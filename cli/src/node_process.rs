@@ -41,6 +41,9 @@ pub(crate) struct NodeArgs {
     /// One reactor on each of these CPUs, as in 0,2-4. Without it the kernel places them.
     #[arg(long, value_name = "LIST")]
     pub(crate) cpus: Option<CpuList>,
+    /// How long a reactor looks at an empty ring before it sleeps, in microseconds, where that pays. 0: always sleeps.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) max_spin_us: u64,
     /// Give NVMe drives of pools their commands past the block layer, from Linux 5.19 on; others are used as without it.
     #[arg(long)]
     pub(crate) nvme_passthrough: bool,
@@ -86,6 +89,7 @@ pub(crate) async fn run<S: Store>(
     let engine = Engine::start(EngineConfig {
         opener,
         cpus: args.cpus.unwrap_or_default().0,
+        max_spin: std::time::Duration::from_micros(args.max_spin_us),
         ..EngineConfig::default()
     })?;
     let config = AgentConfig::new(&node_name, &dir);
