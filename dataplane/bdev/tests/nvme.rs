@@ -150,7 +150,11 @@ fn pulled_drive_fails_every_request_as_lost() {
         .map(|buffer| buffer.iovecs(&[]))
         .collect();
     let submit = |bench: &mut Bench, slot: usize| {
-        let op = if slot % 2 == 0 { Op::Read } else { Op::Write };
+        let op = if slot.is_multiple_of(2) {
+            Op::Read
+        } else {
+            Op::Write
+        };
         // SAFETY: the buffers outlive the driver's last completion, which this test waits for.
         let io = unsafe {
             Io::with_buffers(op, slot as u64 * STRIDE, &arrays[slot], Token(slot as u64))
@@ -367,5 +371,6 @@ fn processor_time() -> Duration {
     };
     // SAFETY: the kernel fills the timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut now) };
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    Duration::from_secs(now.tv_sec.unsigned_abs())
+        + Duration::from_nanos(now.tv_nsec.unsigned_abs())
 }

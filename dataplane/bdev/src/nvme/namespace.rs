@@ -49,8 +49,8 @@ impl Namespace {
         let generic = rustix::fs::open(&nodes.generic, flags, Mode::empty());
         let generic = generic.map_err(|errno| failed(errno.into()))?;
         let asked = Identity::ask(&generic).map_err(failed)?;
-        let same = Identity::ask(&block.medium().fd).map_err(failed)? == asked;
-        if !same {
+        let beside = Identity::ask(&block.medium().fd).map_err(failed)?;
+        if beside.names() != asked.names() {
             let why = "it is not the namespace of the block device beside it; it may have been replaced meanwhile, try again";
             return Err(invalid(&nodes.generic, why));
         }
@@ -87,7 +87,6 @@ impl Namespace {
 }
 
 /// What a namespace and its controller say of themselves.
-#[derive(PartialEq, Eq)]
 struct Identity {
     nsid: u32,
     controller: Vec<u8>,
@@ -104,6 +103,15 @@ impl Identity {
             controller: identify(fd, IDENTIFY_CONTROLLER, 0)?,
             namespace: identify(fd, IDENTIFY_NAMESPACE, nsid)?,
         })
+    }
+
+    /// What never changes: serial number, namespace, NGUID and EUI-64. All else may differ by path or moment.
+    fn names(&self) -> (&[u8], u32, &[u8]) {
+        (
+            &self.controller[4..24],
+            self.nsid,
+            &self.namespace[104..128],
+        )
     }
 
     fn serial(&self) -> String {
@@ -290,6 +298,19 @@ mod tests {
         identity.namespace[..8].copy_from_slice(&2047u64.to_le_bytes());
         let why = identity.limits(queue, INFO).unwrap_err();
         assert!(why.contains("another size"), "{why}");
+    }
+
+    #[test]
+    fn namespace_is_known_by_its_names_whatever_else_changes() {
+        let (known, mut other) = (identity(), identity());
+        other.controller[78] = 2; // another controller of the drive
+        other.namespace[16] = 7; // blocks in use
+        assert_eq!(known.names(), other.names());
+        other.namespace[127] = 1;
+        assert_ne!(known.names(), other.names(), "EUI-64");
+        let mut other = identity();
+        other.controller[23] = b'X';
+        assert_ne!(known.names(), other.names(), "serial number");
     }
 
     #[test]
