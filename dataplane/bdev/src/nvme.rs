@@ -34,7 +34,7 @@ impl Nvme {
         Ok(Nvme { namespace })
     }
 
-    /// Whether `path` leads to a whole NVMe namespace. False also if that cannot be found out.
+    /// Whether `path` leads to a whole NVMe namespace, by what the kernel calls it. False also if that cannot be found out.
     pub fn is_at(path: impl AsRef<Path>) -> bool {
         nodes::is_at(path.as_ref())
     }

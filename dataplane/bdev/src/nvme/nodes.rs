@@ -15,13 +15,20 @@ pub(super) struct Nodes {
     pub(super) sysfs: PathBuf,
 }
 
+/// By its name only: the character device appears a moment after the block device.
 pub(super) fn is_at(path: &Path) -> bool {
-    Nodes::of(path).is_ok()
+    Nodes::named(path).is_ok()
 }
 
 impl Nodes {
     /// By either node, or a link to one.
     pub(super) fn of(path: &Path) -> Result<Nodes, BdevError> {
+        let nodes = Nodes::named(path)?;
+        nodes.check_numbers()?;
+        Ok(nodes)
+    }
+
+    fn named(path: &Path) -> Result<Nodes, BdevError> {
         let opened = |source: io::Error| BdevError::Open {
             path: path.to_owned(),
             source,
@@ -34,9 +41,7 @@ impl Nodes {
         };
         let sysfs = format!("/sys/dev/{class}/{}", number(&stat));
         let sysfs = fs::canonicalize(sysfs).map_err(opened)?;
-        let nodes = Nodes::in_sysfs(&sysfs).ok_or_else(|| invalid(path, NOT_A_NAMESPACE))?;
-        nodes.check_numbers()?;
-        Ok(nodes)
+        Nodes::in_sysfs(&sysfs).ok_or_else(|| invalid(path, NOT_A_NAMESPACE))
     }
 
     /// Both devices of a namespace lie side by side, under names that differ in their beginning.
