@@ -8,6 +8,7 @@ use holdfast_testkit::frontend::{Guest, GuestError, Layout, Op, status};
 use holdfast_testkit::workload::{Plan, Workload};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -339,8 +340,6 @@ async fn killed_while_a_drive_is_away_the_others_serve_and_it_comes_back_by_itse
     kept.queue(0).write(0, &[2; 4096]).unwrap();
     let mut workload = workload();
     workload.run(&mut away, 500).unwrap();
-    node.text(&["device", "remove", "p1"]);
-    work_until_silent(&mut workload, &mut away);
     let (here, elsewhere) = (node.at("pool.img"), node.at("away.img"));
     fs::rename(&here, &elsewhere).unwrap();
     node.kill();
@@ -361,14 +360,60 @@ async fn killed_while_a_drive_is_away_the_others_serve_and_it_comes_back_by_itse
     }
 
     fs::rename(&elsewhere, &here).unwrap();
-    let until = Instant::now() + DEADLINE;
-    while let Err(error) = away.reconnect() {
-        assert!(Instant::now() < until, "it did not come back: {error}");
-    }
-    workload.drain(away.queues()).unwrap();
-    workload.run(&mut away, 500).unwrap();
-    workload.audit(&mut away).unwrap();
-    workload.report().assert_clean();
+    go_on(&mut workload, &mut away);
     assert_eq!(node.drive("p1")["state"], "present");
     assert!(node.ready("p1").0);
+}
+
+#[tokio::test]
+async fn drive_let_go_of_stays_so_over_a_kill_until_it_is_added() {
+    let mut node = Node::start_with(&["other"]).await;
+    let mut kept = guest(&node.volume("b", "other", &[]));
+    let socket = node.volume("a", "p1", &[]);
+    let mut away = guest(&socket);
+    let mut workload = workload();
+    workload.run(&mut away, 500).unwrap();
+    let removed = node.text(&["device", "remove", "p1"]);
+    work_until_silent(&mut workload, &mut away);
+    let held = workload.in_flight();
+    assert!(held > 0, "requests wait");
+
+    for _ in 0..2 {
+        node.kill();
+        kept.disconnect();
+        away.disconnect();
+        node.start_again().await;
+        // Ready: it was decided which drives to open, and the file is there to be opened.
+        let drive = node.drive("p1");
+        assert_eq!(drive["state"], "removed");
+        assert!(drive["capacityBytes"].as_u64().unwrap() > 0);
+        let (ready, why) = node.ready("p1");
+        assert!(!ready && why.contains("holdfast device add p1"), "{why}");
+        kept.reconnect().unwrap();
+        kept.queue(0).write(0, &[2; 4096]).unwrap();
+        assert!(UnixStream::connect(&socket).is_err(), "no drive, no disk");
+        assert_eq!(node.text(&["device", "remove", "p1"]), removed);
+    }
+    assert_eq!(workload.in_flight(), held, "no answer, so no error");
+
+    let added = node.text(&["device", "add", "p1"]);
+    assert!(added.starts_with("p1\tpresent\t"), "{added}");
+    go_on(&mut workload, &mut away);
+    node.kill();
+    away.disconnect();
+    node.start_again().await;
+    assert_eq!(node.drive("p1")["state"], "present", "the add is kept, too");
+    go_on(&mut workload, &mut away);
+}
+
+/// The disk is back: all that waited is done, more is, and nothing is wrong.
+fn go_on(workload: &mut Workload, guest: &mut Guest) {
+    let until = Instant::now() + DEADLINE;
+    while let Err(error) = guest.reconnect() {
+        assert!(Instant::now() < until, "it did not come back: {error}");
+    }
+    workload.drain(guest.queues()).unwrap();
+    workload.run(guest, 500).unwrap();
+    workload.audit(guest).unwrap();
+    workload.report().assert_clean();
 }

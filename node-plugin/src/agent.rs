@@ -19,6 +19,7 @@ mod work;
 use crate::drives::Drives;
 use crate::error::NodeError;
 use crate::metrics::Turns;
+use crate::removals::Removals;
 use crate::session_dir::SessionDirs;
 use facts::Facts;
 use holdfast_api::Time;
@@ -90,6 +91,7 @@ struct Shared<S> {
     dirs: SessionDirs,
     ready: watch::Sender<bool>,
     drives: Drives,
+    removals: Removals,
     facts: Facts,
     turns: Turns,
     /// The engine used or freed space of a pool, lost its drive or has it back.
@@ -119,6 +121,7 @@ impl<S: Store> Agent<S> {
         let told = listen(&engine, Arc::clone(&session_news));
         let shared = Shared {
             drives: Drives::below(&config.host_root),
+            removals: Removals::below(&config.state_dir),
             facts: Facts::default(),
             turns: Turns::new(),
             store,
@@ -178,6 +181,10 @@ impl<S: Store> Agent<S> {
 
     pub(crate) fn dirs(&self) -> &SessionDirs {
         &self.shared.dirs
+    }
+
+    pub(crate) fn removals(&self) -> &Removals {
+        &self.shared.removals
     }
 
     pub(crate) fn facts(&self) -> &Facts {

@@ -1,9 +1,10 @@
 //! The service through which people let go of a pool's drive and give it back, while machines run.
 
-use crate::agent::Agent;
-use crate::agent::pools::describe_loss;
+use crate::agent::pools::{describe_loss, describe_removal};
+use crate::agent::{Agent, blocking};
 use crate::drives::describe;
 use crate::error::NodeError;
+use crate::removals::Removals;
 use crate::service::required;
 use holdfast_api::{BlockPool, check_object_name, condition, conditions};
 use holdfast_dataplane::{EngineError, ErrorKind, PoolInfo};
@@ -40,14 +41,21 @@ impl<S: Store> DeviceService<S> {
             let name = pool.metadata.name.as_deref().unwrap_or_default();
             let is_open = open.iter().any(|open| open.name == name);
             if !is_open && self.agent.is_ours(&pool.spec.node_name) {
-                devices.push(not_opened(name, &pool));
+                devices.push(self.not_opened(name, &pool));
             }
         }
         devices.sort_by(|a, b| a.pool.cmp(&b.pool));
         Ok(devices)
     }
 
-    async fn let_go(&self, pool: &str) -> Result<PoolInfo, NodeError> {
+    async fn let_go(&self, pool: &str) -> Result<wire::Device, NodeError> {
+        let found = self.find(pool).await?;
+        if found.state() == DeviceState::Removed {
+            return Ok(found);
+        }
+        // First: whoever gets the answer pulls the drive, and a start after that must not take it.
+        self.remember(pool, |removals, pool| removals.note(pool))
+            .await?;
         let name = pool.to_owned();
         let removed = self.agent.engine(move |engine| {
             engine.remove_pool_device(&name)?;
@@ -55,33 +63,74 @@ impl<S: Store> DeviceService<S> {
         });
         let removed = removed.await;
         self.agent.refresh_pool(pool).await;
-        self.explained(pool, removed).await
+        Ok(opened(&removed?))
     }
 
-    async fn take(&self, pool: &str, path: &str) -> Result<PoolInfo, NodeError> {
+    async fn take(&self, pool: &str, path: &str) -> Result<wire::Device, NodeError> {
         let path = absolute(path)?;
         let (name, at) = (pool.to_owned(), path.clone());
         let taken = self
             .agent
             .engine(move |engine| engine.add_pool_device(&name, at.as_deref()));
-        let taken = taken.await;
-        self.agent.refresh_pool(pool).await;
-        let info = match taken {
-            // It was opened just now if it could be.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let name = pool.to_owned();
-                let opened = self.agent.engine(move |engine| engine.pool(&name)).await;
-                self.explained(pool, opened).await?
+        let info = match taken.await {
+            Err(error) if error.kind() == ErrorKind::NotFound => self.open(pool).await?,
+            Err(error) => {
+                self.agent.refresh_pool(pool).await;
+                return Err(error.into());
             }
-            other => other?,
+            Ok(info) => {
+                self.remember(pool, |removals, pool| removals.forget(pool))
+                    .await?;
+                self.agent.refresh_pool(pool).await;
+                info
+            }
         };
         match path {
             Some(path) if path != info.path => Err(NodeError::OpenElsewhere {
                 pool: info.name,
                 path: info.path,
             }),
-            _ => Ok(info),
+            _ => Ok(opened(&info)),
         }
+    }
+
+    /// Has the agent open a pool now, wherever its object says. If its drive is not there, it is taken when it comes.
+    async fn open(&self, pool: &str) -> Result<PoolInfo, NodeError> {
+        if self.declared(pool).await?.is_some() {
+            self.remember(pool, |removals, pool| removals.forget(pool))
+                .await?;
+            self.agent.refresh_pool(pool).await;
+        }
+        let name = pool.to_owned();
+        let opened = self.agent.engine(move |engine| engine.pool(&name)).await;
+        self.explained(pool, opened).await
+    }
+
+    /// The drive of a pool that is open, or was let go of before this start.
+    async fn find(&self, pool: &str) -> Result<wire::Device, NodeError> {
+        let name = pool.to_owned();
+        let known = self.agent.engine(move |engine| engine.pool(&name)).await;
+        if known.is_err()
+            && let Some(declared) = self.declared(pool).await?
+            && self.agent.removals().contains(pool)
+        {
+            return Ok(self.not_opened(pool, &declared));
+        }
+        Ok(opened(&self.explained(pool, known).await?))
+    }
+
+    async fn remember(
+        &self,
+        pool: &str,
+        change: fn(&Removals, &str) -> std::io::Result<()>,
+    ) -> Result<(), NodeError> {
+        let (removals, name) = (self.agent.removals().clone(), pool.to_owned());
+        let changed = blocking(move || change(&removals, &name)).await;
+        changed.map_err(|source| NodeError::NotRemembered {
+            pool: pool.to_owned(),
+            path: self.agent.removals().path(pool),
+            source,
+        })
     }
 
     /// What the engine says; of a pool that only the store knows, what its status says.
@@ -100,6 +149,23 @@ impl<S: Store> DeviceService<S> {
                 None => Err(error.into()),
             },
             other => Ok(other?),
+        }
+    }
+
+    fn not_opened(&self, name: &str, pool: &BlockPool) -> wire::Device {
+        let status = pool.status.as_ref();
+        let path = describe(&pool.spec.device);
+        let (state, message) = match self.agent.removals().contains(name) {
+            true => (DeviceState::Removed, describe_removal(name, &path)),
+            false => (DeviceState::NotOpened, why_not_open(pool)),
+        };
+        wire::Device {
+            pool: name.to_owned(),
+            path,
+            state: state.into(),
+            capacity_bytes: status.map_or(0, |status| status.capacity_bytes),
+            allocated_bytes: status.map_or(0, |status| status.allocated_bytes),
+            message,
         }
     }
 
@@ -129,7 +195,7 @@ impl<S: Store> Devices for DeviceService<S> {
     ) -> Result<Response<wire::RemoveResponse>, Status> {
         let call = request.into_inner();
         required(&call.pool, "pool")?;
-        let device = Some(opened(&self.let_go(&call.pool).await?));
+        let device = Some(self.let_go(&call.pool).await?);
         Ok(Response::new(wire::RemoveResponse { device }))
     }
 
@@ -139,7 +205,7 @@ impl<S: Store> Devices for DeviceService<S> {
     ) -> Result<Response<wire::AddResponse>, Status> {
         let call = request.into_inner();
         required(&call.pool, "pool")?;
-        let device = Some(opened(&self.take(&call.pool, &call.path).await?));
+        let device = Some(self.take(&call.pool, &call.path).await?);
         Ok(Response::new(wire::AddResponse { device }))
     }
 }
@@ -185,18 +251,6 @@ fn describe_place(info: &PoolInfo) -> String {
         "the drive is there; after a restart it is looked for at {}, see that this leads to it",
         info.identity
     )
-}
-
-fn not_opened(name: &str, pool: &BlockPool) -> wire::Device {
-    let status = pool.status.as_ref();
-    wire::Device {
-        pool: name.to_owned(),
-        path: describe(&pool.spec.device),
-        state: DeviceState::NotOpened.into(),
-        capacity_bytes: status.map_or(0, |status| status.capacity_bytes),
-        allocated_bytes: status.map_or(0, |status| status.allocated_bytes),
-        message: why_not_open(pool),
-    }
 }
 
 fn why_not_open(pool: &BlockPool) -> String {

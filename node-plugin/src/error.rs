@@ -188,6 +188,18 @@ pub enum NodeError {
         /// Why.
         source: io::Error,
     },
+    /// What was asked for would be forgotten by the next start.
+    #[error(
+        "cannot remember what becomes of the drive of pool {pool:?} in {}: {source}; make room there, or make it writable, and repeat the call", path.display()
+    )]
+    NotRemembered {
+        /// The pool.
+        pool: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -235,6 +247,7 @@ impl NodeError {
             },
             NodeError::Path(PathError::Io { .. })
             | NodeError::SessionDir { .. }
+            | NodeError::NotRemembered { .. }
             | NodeError::Store(_) => Code::Internal,
         }
     }

@@ -33,6 +33,7 @@ mod drives;
 mod error;
 mod metrics;
 mod path;
+mod removals;
 mod service;
 mod session_dir;
 

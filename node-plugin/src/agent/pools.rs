@@ -66,6 +66,13 @@ impl<S: Store> Agent<S> {
             }
             Ok(open) if open.lost => self.seek(&pool.spec.device, open).await?,
             Ok(open) => open,
+            Err(_) if self.removals().contains(name) => {
+                let place = describe(&pool.spec.device);
+                return Err(Trouble::waiting(
+                    DEVICE_MISSING,
+                    describe_removal(name, &place),
+                ));
+            }
             Err(_) => self.open_found(pool, asked).await?,
         };
         match expected {
@@ -186,6 +193,9 @@ impl<S: Store> Agent<S> {
             }
             Err(error) => return Err(error.into()),
         }
+        if let Err(error) = self.removals().forget(name) {
+            tracing::warn!(pool = name, %error, "A pool of this name that comes later is not opened before `holdfast device add`");
+        }
         self.facts().forget_pool(name);
         Ok(Outcome::Done)
     }
@@ -193,14 +203,19 @@ impl<S: Store> Agent<S> {
 
 /// Why a pool's drive is away, and what brings it back.
 pub(crate) fn describe_loss(info: &PoolInfo) -> String {
-    let (name, path) = (&info.name, info.path.display());
+    let path = info.path.display();
     if info.removed {
-        return format!(
-            "the drive at {path} was let go of by command; its volumes wait as their onDeviceLoss says. Put it back and run `holdfast device add {name}`"
-        );
+        return describe_removal(&info.name, &path.to_string());
     }
     format!(
         "the drive at {path} is lost; its volumes wait as their onDeviceLoss says. Put the same drive back"
+    )
+}
+
+/// A drive stays away because somebody has asked for it, in this process or before it was started.
+pub(crate) fn describe_removal(name: &str, place: &str) -> String {
+    format!(
+        "the drive at {place} was let go of by command; its volumes wait as their onDeviceLoss says. Put it back and run `holdfast device add {name}`"
     )
 }
 
