@@ -9,6 +9,7 @@ use holdfast_store::Store;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use tempfile::TempDir;
 
 fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap();
@@ -17,22 +18,29 @@ fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A loop device with a file system that is mounted; undone with this value.
+/// A loop device with a file system that is mounted; undone with this value. Made before a [`Machine`], whose thread sees
+/// mounts of its own afterwards: nobody would know then where the device is mounted.
 struct Mounted {
     device: String,
     point: PathBuf,
+    _folder: TempDir,
 }
 
 impl Mounted {
-    fn new(machine: &Machine) -> Mounted {
-        let (file, point) = (machine.path("backing"), machine.path("mnt"));
+    fn new() -> Mounted {
+        let folder = TempDir::with_prefix("hf").unwrap();
+        let (file, point) = (folder.path().join("backing"), folder.path().join("mnt"));
         let made = fs::File::create(&file).unwrap();
         made.set_len(POOL_BYTES).unwrap();
         run("mkfs.ext4", &["-q", file.to_str().unwrap()]);
         let device = run("losetup", &["--find", "--show", file.to_str().unwrap()]);
         fs::create_dir(&point).unwrap();
         run("mount", &[&device, point.to_str().unwrap()]);
-        Mounted { device, point }
+        Mounted {
+            device,
+            point,
+            _folder: folder,
+        }
     }
 }
 
@@ -46,8 +54,8 @@ impl Drop for Mounted {
 #[test]
 #[ignore = "needs root for a loop device"]
 fn mounted_device_is_refused_even_with_force() {
+    let mounted = Mounted::new();
     let machine = Machine::new();
-    let mounted = Mounted::new(&machine);
     let precious = mounted.point.join("precious");
     fs::write(&precious, "data").unwrap();
     machine.run(|node| async move {
