@@ -170,9 +170,10 @@ impl Ring {
                 return Ok(());
             }
             drop(queue);
-            self.ring.submit().map(drop).or_else(tolerate)?;
-            if self.backlog.is_empty() {
-                return Ok(());
+            match self.ring.submit() {
+                Ok(_) if self.backlog.is_empty() => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return tolerate(error),
             }
         }
     }
