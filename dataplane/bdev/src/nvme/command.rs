@@ -7,9 +7,10 @@ pub(crate) const URING_CMD_IO: u32 = 0xC048_4E80;
 /// `NVME_URING_CMD_IO_VEC`: an iovec array, by address and number of entries.
 pub(crate) const URING_CMD_IO_VEC: u32 = 0xC048_4E81;
 /// `NVME_IOCTL_ADMIN_CMD`.
-pub(super) const IOCTL_ADMIN: libc::c_ulong = 0xC048_4E41;
+#[allow(clippy::cast_possible_wrap, clippy::cast_lossless)] // musl's type is narrower than glibc's, and signed.
+pub(super) const IOCTL_ADMIN: libc::Ioctl = 0xC048_4E41_u32 as libc::Ioctl;
 /// `NVME_IOCTL_ID`: tells the namespace's number.
-pub(super) const IOCTL_ID: libc::c_ulong = 0x4E40;
+pub(super) const IOCTL_ID: libc::Ioctl = 0x4E40;
 
 const FLUSH: u8 = 0x00;
 const WRITE: u8 = 0x01;
