@@ -9,6 +9,10 @@ use holdfast_api::{
 };
 use holdfast_store::Store;
 use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A machine whose volume lost its object while nothing ran.
 fn machine_with_orphan() -> Machine {
@@ -137,14 +141,24 @@ fn object_that_comes_back_wins_over_the_wish_to_erase() {
 }
 
 #[test]
-fn object_that_comes_back_while_the_wish_to_erase_is_written_down_wins() {
-    machine_with_orphan().run(|node| async move {
+fn object_that_comes_back_while_the_wish_to_erase_is_written_down_keeps_its_data() {
+    const DATA: &[u8] = b"precious";
+    let machine = machine_with_orphan();
+    let place = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&place);
+    machine.run(|node| async move {
+        let extents = until_orphan(&node).await.spec.extents;
+        told.store(extents[0].offset_bytes, Ordering::Relaxed);
+    });
+    let place = place.load(Ordering::Relaxed);
+    let mut options = fs::File::options();
+    let drive = options.read(true).write(true);
+    let drive = drive.open(machine.pool_file(POOL)).unwrap();
+    drive.write_all_at(DATA, place).unwrap();
+    machine.run(|node| async move {
         let orphan = until_orphan(&node).await.metadata.name.unwrap();
-        let place = node.engine.volume(POOL, VOLUME).unwrap();
-        let (store, volume) = (
-            node.store.dir().clone(),
-            node.volume_object(VOLUME, VOLUME_BYTES),
-        );
+        let volume = node.volume_object(VOLUME, VOLUME_BYTES);
+        let store = node.store.dir().clone();
         node.store.before_status_of(&orphan, async move {
             store.create(volume).await.unwrap();
         });
@@ -152,8 +166,12 @@ fn object_that_comes_back_while_the_wish_to_erase_is_written_down_wins() {
         until_no_orphan(&node).await;
         node.until_volume(VOLUME, |v| has(v, conditions::READY, true))
             .await;
-        assert_eq!(node.engine.volume(POOL, VOLUME).unwrap(), place);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        assert_eq!(node.engine.wait_erased(POOL, deadline).unwrap(), 0);
     });
+    let mut kept = [0; DATA.len()];
+    drive.read_exact_at(&mut kept, place).unwrap();
+    assert_eq!(kept, DATA);
 }
 
 #[test]
