@@ -1,5 +1,6 @@
 //! The loop of a reactor thread: take what has happened, answer, look at rings that may have work, sleep if none has.
 
+mod fair;
 mod waiting;
 
 use super::ring::{Found, Ring};
@@ -32,6 +33,8 @@ pub(super) struct Core {
     hot: Vec<RingId>,
     /// Rings that wait for a moment.
     waiting: Vec<RingId>,
+    /// Of the hot ones, in this turn, those that have had one request at a time.
+    light: Vec<RingId>,
     /// Rings with answers to publish.
     touched: Vec<RingId>,
     events: Events,
@@ -63,6 +66,7 @@ impl Core {
             rings: SlotMap::with_key(),
             hot: Vec::new(),
             waiting: Vec::new(),
+            light: Vec::new(),
             touched: Vec::new(),
             events: Events::default(),
             mailbox,
@@ -126,6 +130,8 @@ impl Core {
         while let Some(completion) = self.events.completions.pop() {
             self.complete(completion);
         }
+        // Before anything new is taken: nobody's answer is to wait for the requests of others.
+        self.publish();
         if !self.waiting.is_empty() {
             self.expire();
         }
@@ -245,6 +251,7 @@ impl Core {
 
     /// Gives every hot ring one batch; a ring that has been empty for long enough goes cold.
     fn serve_hot(&mut self) {
+        self.find_light();
         let mut at = 0;
         while let Some(&id) = self.hot.get(at) {
             self.current = Some(id);
@@ -259,10 +266,10 @@ impl Core {
 
     /// One batch of one ring; false if it went cold.
     fn serve(&mut self, id: RingId) -> bool {
+        let found = self.take(id);
         let Some(ring) = self.rings.get_mut(id) else {
             return false;
         };
-        let found = ring.serve(id, &mut self.slots, &mut self.driver);
         let now_ns = || self.slots.now_ns();
         let look_again = match found {
             Found::Nothing => ring.spin.look_again(self.spin, now_ns),

@@ -5,6 +5,7 @@ mod order;
 mod setup;
 mod submit;
 mod throttle;
+mod wishes;
 
 use self::order::{Order, is_change};
 pub(crate) use self::setup::{Disk, RingSetup};
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Most requests taken from one ring before the others get their turn.
-const BATCH: u32 = 32;
+pub(super) const BATCH: u32 = 32;
 
 /// A ring that is being served. Never leaves its thread.
 pub(super) struct Ring {
@@ -50,6 +51,8 @@ pub(super) struct Ring {
     pub(super) hot: bool,
     /// In the reactor's list of rings with answers to publish.
     pub(super) touched: bool,
+    /// Had one request at most when it was last looked at.
+    pub(super) light: bool,
     pub(super) spin: Spin,
     drain: Drain,
     order: Order,
@@ -104,6 +107,7 @@ impl Ring {
             err: setup.err,
             hot: false,
             touched: false,
+            light: false,
             spin: Spin::default(),
             drain: Drain::default(),
             order: Order::default(),
@@ -122,8 +126,14 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Takes up to a batch of requests and hands them to the device.
-    pub(super) fn serve(&mut self, id: RingId, slots: &mut Slots, driver: &mut Driver) -> Found {
+    /// Takes up to `most` requests and hands them to the device.
+    pub(super) fn serve(
+        &mut self,
+        most: u32,
+        id: RingId,
+        slots: &mut Slots,
+        driver: &mut Driver,
+    ) -> Found {
         if self.is_parked() {
             return Found::Nothing;
         }
@@ -131,7 +141,7 @@ impl Ring {
             return self.serve_waiting(id, slots, driver);
         }
         let limited = self.account.meter().is_limited();
-        for taken in 0..BATCH {
+        for taken in 0..most {
             if limited && !self.has_place(slots.now_ns()) {
                 return Found::NotYet;
             }
@@ -149,14 +159,21 @@ impl Ring {
                     }
                     self.dispatch(slot, token, slots, driver);
                 }
-                Ok(false) if taken == 0 => return Found::Nothing,
-                Ok(false) => return Found::Some,
+                Ok(false) => {
+                    self.light = taken <= 1;
+                    return if taken == 0 {
+                        Found::Nothing
+                    } else {
+                        Found::Some
+                    };
+                }
                 Err(error) => {
                     self.park(&error);
                     return Found::Some;
                 }
             }
         }
+        self.light = false;
         Found::Batch
     }
 
@@ -256,27 +273,6 @@ impl Ring {
     pub(super) fn interrupt(&self) {
         if let Some(call) = &self.call {
             call.signal();
-        }
-    }
-
-    /// Asks for a kick; true if there is something to do already.
-    pub(super) fn arm(&mut self) -> bool {
-        if self.is_parked() {
-            return false;
-        }
-        match self.queue.arm() {
-            Ok(more) => more,
-            Err(error) => {
-                self.park(&error);
-                false
-            }
-        }
-    }
-
-    /// Tells the guest that it need not kick.
-    pub(super) fn disarm(&mut self) {
-        if !self.is_parked() {
-            self.queue.disarm();
         }
     }
 
