@@ -93,7 +93,7 @@ pub(crate) fn queues(
     case: &Case,
     count: usize,
 ) -> anyhow::Result<(Guest, Vec<LoadQueue>)> {
-    let builder = Guest::builder().memory(8 << 20).queue_size(256).inflight();
+    let builder = Guest::builder().memory(32 << 20).queue_size(256).inflight();
     let mut guest = builder.queues(count).connect(socket)?;
     let queues = LoadQueue::all(&mut guest, case.pattern)?;
     Ok((guest, queues))
