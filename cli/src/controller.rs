@@ -3,20 +3,21 @@
 
 use crate::cluster::ClusterArgs;
 use crate::signals;
+use crate::webhook::{self, WebhookArgs};
 use anyhow::Context;
 use holdfast_api::BlockPool;
 use holdfast_controller::{
     Controller, ControllerConfig, ControllerMetrics, GarbageConfig, LeaseTimes, Loops, LoopsConfig,
     NodeLossConfig,
 };
-use holdfast_csi::{BoundEndpoint, Identity, PluginCapabilities};
+use holdfast_csi::{BoundEndpoint, Identity, PluginCapabilities, Underway};
 use holdfast_observe::{CallMetrics, Observer, new_registry};
 use holdfast_store::{KubeStore, KubeStoreConfig, Store};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use std::future::Future;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::transport::Server;
 
 /// Where to serve, which cluster, and how to look after it.
@@ -54,12 +55,12 @@ pub(crate) struct Args {
     /// Mark KubeVirt machines whose volumes are ours.
     #[arg(long)]
     kubevirt: bool,
+    #[command(flatten)]
+    webhook: WebhookArgs,
 }
 
 /// Who writes what the controller wants.
 const FIELD_MANAGER: &str = "holdfast-controller";
-/// Calls under way when the end is asked for may still be answered; a caller that keeps its connection open may not.
-const FAREWELL: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves until asked to end.
@@ -80,24 +81,29 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let store = KubeStore::new(client.clone(), config);
     let endpoint = BoundEndpoint::bind(&args.csi_endpoint)?;
+    let webhook = args.webhook.bind(&args.namespace(&client)).await?;
     let observer = match &args.http_endpoint {
         Some(address) => Some(Observer::bind(address).await?),
         None => None,
     };
     let mut registry = new_registry(env!("CARGO_PKG_VERSION"));
     let calls = CallMetrics::register(&mut registry, holdfast_api::DRIVER_NAME);
+    let metrics = ControllerMetrics::register(&mut registry);
+    let counted = metrics.clone();
+    store.on_watch_failure(move |kind| counted.watch_failed(kind));
     let loops = Loops {
         store: store.clone(),
-        metrics: ControllerMetrics::register(&mut registry),
+        metrics,
         config: args.loops(&client)?,
         client: client.clone(),
     };
     let (end, ended) = watch::channel(false);
     let readiness = watch::Sender::new(Err("the custom resources were not read yet".to_owned()));
+    let (answering, is_answering) = oneshot::channel();
     let served = async {
         tokio::try_join!(
-            answer_calls(endpoint, store.clone(), calls, asked(&ended)),
-            observe(observer, registry, readiness.subscribe(), asked(&ended)),
+            webhook::serve(webhook, client.clone(), answering, asked(&ended)),
+            answer_calls(endpoint, store.clone(), calls, &ended),
             async {
                 let gate = || mark_machines(args.kubevirt.then(|| client.clone()));
                 Box::pin(loops.run(gate, asked(&ended))).await;
@@ -112,7 +118,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     tokio::select! {
         served = served => served.map(drop),
-        () = reach(&store, &readiness) => Ok(()),
+        // Whoever only looks on is not waited for.
+        Err(error) = observe(observer, registry, readiness.subscribe(), asked(&ended)) => Err(error),
+        () = reach(&store, is_answering, &readiness) => Ok(()),
     }
 }
 
@@ -126,7 +134,7 @@ async fn answer_calls(
     endpoint: BoundEndpoint,
     store: KubeStore,
     calls: CallMetrics,
-    asked: impl Future<Output = ()> + Send + 'static,
+    ended: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let identity = Identity::new(
         holdfast_api::DRIVER_NAME,
@@ -136,21 +144,18 @@ async fn answer_calls(
         || true,
     );
     let controller = Controller::new(store, ControllerConfig::default());
+    let underway = Underway::new();
     let router = Server::builder()
         .layer(calls)
+        .layer(underway.clone())
         .add_service(identity.into_server())
         .add_service(controller.into_server());
     tracing::info!(socket = %endpoint.path().display(), "Listening");
     let (_socket, incoming) = endpoint.into_incoming();
-    let (late, is_late) = tokio::sync::oneshot::channel();
-    let asked = async {
-        asked.await;
-        drop(late);
-    };
-    let serving = router.serve_with_incoming_shutdown(incoming, asked);
+    let serving = router.serve_with_incoming_shutdown(incoming, asked(ended));
     tokio::select! {
         result = serving => result.context("serving CSI calls failed"),
-        () = async { let _: Result<(), _> = is_late.await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+        () = underway.farewell(asked(ended)) => Ok(()),
     }
 }
 
@@ -169,13 +174,22 @@ async fn observe(
     serving.await.map_err(anyhow::Error::from)
 }
 
-/// Reads the custom resources until it succeeds once: before that, no call can. Never returns.
-async fn reach(store: &KubeStore, readiness: &watch::Sender<Result<(), String>>) {
+/// Reads the custom resources until it succeeds once: before that, no call can. Then waits for the webhook: machines that the
+/// API server asks about on a replica that cannot answer get no hook. Never returns.
+async fn reach(
+    store: &KubeStore,
+    webhook: oneshot::Receiver<()>,
+    readiness: &watch::Sender<Result<(), String>>,
+) {
     while let Err(error) = store.list::<BlockPool>().await {
         tracing::warn!(%error, "Not ready");
         drop(readiness.send_replace(Err(error.to_string())));
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    let unsure = "the KubeVirt webhook has no certificate yet";
+    drop(readiness.send_replace(Err(unsure.to_owned())));
+    // Dropped where there is no webhook.
+    let _: Result<(), _> = webhook.await;
     tracing::info!("Ready");
     drop(readiness.send_replace(Ok(())));
     std::future::pending::<()>().await;
@@ -191,9 +205,8 @@ async fn mark_machines(client: Option<Client>) {
 impl Args {
     fn loops(&self, client: &Client) -> anyhow::Result<LoopsConfig> {
         let lease = Duration::from_secs(self.lease_seconds);
-        let namespace = self.namespace.clone();
         Ok(LoopsConfig {
-            namespace: namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
+            namespace: self.namespace(client),
             identity: self.identity()?,
             lease: LeaseTimes {
                 duration: lease,
@@ -210,6 +223,11 @@ impl Args {
                 ..NodeLossConfig::default()
             },
         })
+    }
+
+    fn namespace(&self, client: &Client) -> String {
+        let given = self.namespace.clone();
+        given.unwrap_or_else(|| client.default_namespace().to_owned())
     }
 
     /// With the process's number, so that two replicas on one host differ.

@@ -19,8 +19,8 @@ mod pool;
 mod serve;
 mod signals;
 mod standalone;
-mod underway;
 mod uninstall_check;
+mod webhook;
 
 use clap::Parser;
 use std::process::ExitCode;

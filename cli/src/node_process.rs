@@ -3,25 +3,18 @@
 
 use crate::cpus::CpuList;
 use crate::signals;
-use crate::underway::Underway;
 use anyhow::Context;
-use holdfast_csi::BoundEndpoint;
+use holdfast_csi::{BoundEndpoint, Underway};
 use holdfast_dataplane::{Engine, EngineConfig, Opener};
 use holdfast_node::{Agent, AgentConfig};
 use holdfast_observe::{CallMetrics, Observer, new_registry};
 use holdfast_store::Store;
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity as NoLayer, Stack};
-
-/// Calls under way when the end is asked for may take this long.
-const FAREWELL: Duration = Duration::from_secs(10);
-/// For answers on their way to callers that keep their connection open and silent.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// The layers around the CSI services.
 pub(crate) type Layers = Stack<Underway, Stack<CallMetrics, NoLayer>>;
@@ -153,18 +146,9 @@ async fn answer_calls(
     tracing::info!(socket = %endpoint.path().display(), "Listening");
     let (_socket, incoming) = endpoint.into_incoming();
     let serving = router.serve_with_incoming_shutdown(incoming, end.asked());
-    let silence = async {
-        end.asked().await;
-        let answered = async {
-            underway.ended().await;
-            tokio::time::sleep(LAST_WORDS).await;
-            underway.ended().await;
-        };
-        let _ = tokio::time::timeout(FAREWELL, answered).await; // Then without them.
-    };
     tokio::select! {
         result = serving => result.context("serving CSI calls failed"),
-        () = silence => Ok(()),
+        () = underway.farewell(end.asked()) => Ok(()),
     }
 }
 
