@@ -48,6 +48,8 @@ const BAD: &[(&str, &str)] = &[
         "storageClasses[0].name=a,storageClasses[0].parameters.onDeviceLoss=panic",
         "onDeviceLoss",
     ),
+    ("kubevirt.webhook.caBundle=/etc/ca.crt", "caBundle"),
+    ("kubevirt.webhook.certManager.issuer=corp", "issuer"),
     ("volumeAttributesClasses[0].name=a", "parameters"),
     (
         "volumeAttributesClasses[0].name=a,volumeAttributesClasses[0].parameters.iops=fast",

@@ -31,7 +31,10 @@ pub(crate) async fn made_files_are_up_to_date(_: &mut Plane) -> anyhow::Result<(
 
 /// Each program gets the very arguments of the chart, and then --help: an argument it does not know comes first.
 pub(crate) async fn arguments_are_known_to_their_programs(plane: &mut Plane) -> anyhow::Result<()> {
-    let rare = ["--set=node.cpus=0,gc.dryRun=true,kubevirt.plugin.enabled=true"];
+    let rare = [
+        "--set=node.cpus=0,gc.dryRun=true,kubevirt.plugin.enabled=true,kubevirt.hook.enabled=true",
+        "--set=kubevirt.webhook.certManager.enabled=true",
+    ];
     let mut asked = BTreeSet::new();
     for object in objects(plane, &rare)? {
         let containers = object.pointer("/spec/template/spec/containers");
