@@ -3,7 +3,8 @@
 //! KubeVirt knows no such disk. It gives a claim with a file system to libvirt as the file `disk.img`; libvirt's description
 //! of the machine is then rewritten, by a `Plugin` object (KubeVirt 1.9) or by the hook sidecar of this room (older ones):
 //! the disk becomes `<disk type='vhostuser'>` on the socket that lies beside that file. Which volumes are ours is written on
-//! the VirtualMachineInstance, in one annotation: it names volumes, never paths.
+//! the VirtualMachineInstance, in one annotation: it names volumes, never paths. A webhook gives the sidecar to the machines
+//! that need it, so that nobody has to name it.
 //!
 //! ```
 //! use holdfast_kubevirt::{Volumes, rewrite};

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn only_a_writable_virtio_disk_comes_from_a_socket() {
         let fine = json!({"name": "data", "disk": {"bus": "virtio"}});
-        assert_eq!(spec(fine.clone(), plain_volume()).objection("data"), None);
+        assert_eq!(spec(fine, plain_volume()).objection("data"), None);
         let cases = [
             (
                 json!({"name": "data", "disk": {"bus": "sata"}}),
@@ -216,9 +216,30 @@ mod tests {
             let said = spec(disk, plain_volume()).objection("data").unwrap();
             assert!(said.contains(words), "{said}");
         }
-        let hot = json!({"name": "data", "dataVolume": {"name": "image", "hotpluggable": true}});
-        let said = spec(fine, hot).objection("data").unwrap();
-        assert!(said.contains("hotplugged"), "{said}");
+    }
+
+    #[test]
+    fn volume_that_is_hotplugged_or_only_read_is_an_objection() {
+        let fine = json!({"name": "data", "disk": {"bus": "virtio"}});
+        for (source, words) in [
+            (
+                json!({"dataVolume": {"name": "image", "hotpluggable": true}}),
+                "hotplugged",
+            ),
+            (
+                json!({"persistentVolumeClaim": {"claimName": "claim", "hotpluggable": true}}),
+                "hotplugged",
+            ),
+            (
+                json!({"persistentVolumeClaim": {"claimName": "claim", "readOnly": true}}),
+                "readOnly",
+            ),
+        ] {
+            let mut volume = source;
+            volume["name"] = json!("data");
+            let said = spec(fine.clone(), volume).objection("data").unwrap();
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

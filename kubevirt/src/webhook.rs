@@ -51,7 +51,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How often the certificate is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// After a look that failed, or another replica wrote at the same time.
+/// After a look that failed while there is nothing to serve: another replica may have written at the same time.
 const LOOK_SOON: Duration = Duration::from_secs(1);
 
 /// Why the webhook does not serve.
@@ -163,7 +163,7 @@ impl Webhook {
         };
         tokio::pin!(shutdown);
         let first = tokio::select! {
-            first = source.next() => first,
+            first = source.next(LOOK_SOON) => first,
             () = &mut shutdown => return Ok(()),
         };
         let tls = RustlsConfig::from_config(first);
@@ -187,7 +187,7 @@ impl Webhook {
 /// Serves each new certificate as it comes. Never returns.
 async fn renew(mut source: Source, tls: &RustlsConfig) {
     loop {
-        tls.reload_from_config(source.next().await);
+        tls.reload_from_config(source.next(LOOK_AGAIN).await);
         tracing::info!("Serving a new certificate");
     }
 }
@@ -207,8 +207,8 @@ impl Source {
         }
     }
 
-    /// The next certificate to serve; looks until there is one.
-    async fn next(&mut self) -> Arc<ServerConfig> {
+    /// The next certificate to serve; looks until there is one, and waits for `after_error` where a look fails.
+    async fn next(&mut self, after_error: Duration) -> Arc<ServerConfig> {
         loop {
             let looked = match self {
                 Source::Shared(shared) => shared.look().await,
@@ -219,7 +219,7 @@ impl Source {
                 Ok(None) => LOOK_AGAIN,
                 Err(error) => {
                     tracing::warn!(%error, "Cannot look after the webhook's certificate yet");
-                    LOOK_SOON
+                    after_error
                 }
             };
             tokio::time::sleep(pause).await;
