@@ -7,13 +7,15 @@
 mod conformance;
 #[path = "store/events.rs"]
 mod events;
+#[path = "store/newer.rs"]
+mod newer;
 #[path = "store/rules.rs"]
 mod rules;
 #[path = "store/trouble.rs"]
 mod trouble;
 
 use anyhow::{Context, ensure};
-use events::equal_events_are_counted_together;
+use events::{equal_events_are_counted_together, event_names_whom_else_it_concerns};
 use holdfast_api::{
     BlockPool, OrphanExtent, SplitVolume, SplitVolumeSpec, VolumeSession, quantity,
 };
@@ -22,6 +24,7 @@ use holdfast_store::{KubeStore, KubeStoreConfig, Object, Store};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use kube::{CustomResourceExt, ResourceExt};
+use newer::field_of_a_newer_version_survives_our_writes;
 use rules::{columns_read_well, each_rule_of_the_kinds_is_held, key_that_no_kind_has_is_refused};
 use std::time::Duration;
 use trouble::{
@@ -40,6 +43,7 @@ holdfast_cluster::tests!(
     node_lists_and_watches_only_its_own,
     field_of_a_newer_version_survives_our_writes,
     equal_events_are_counted_together,
+    event_names_whom_else_it_concerns,
     list_is_whole_over_many_pages,
     killed_api_server_is_unavailable_and_its_watch_comes_back,
     watch_whose_past_is_forgotten_starts_over,
@@ -173,47 +177,4 @@ async fn settle(changes: &mut holdfast_store::Changes) {
         .await
         .is_ok()
     {}
-}
-
-/// Written by another version, with a field that we do not know: here one that we know but never touch stands for it, and the
-/// managers show that we wrote only what we changed.
-async fn field_of_a_newer_version_survives_our_writes(plane: &mut Plane) -> anyhow::Result<()> {
-    let store = empty_store(plane).await?;
-    let mut made = store.create(volume("a", "n1")).await?;
-    let api: Api<SplitVolume> = Api::all(plane.client());
-    let theirs = serde_json::json!({ "spec": { "qos": { "iops": 100 } } });
-    let params = kube::api::PatchParams {
-        field_manager: Some("theirs".into()),
-        ..Default::default()
-    };
-    made.metadata.resource_version = api
-        .patch("a", &params, &kube::api::Patch::Merge(theirs))
-        .await?
-        .resource_version();
-    // The object in hand is the newer one with the unknown field left out, as an older version reads it.
-    made.spec.qos = store
-        .get::<SplitVolume>("a")
-        .await?
-        .context("it is there")?
-        .spec
-        .qos;
-    made.metadata.labels = Some([("l".to_owned(), "v".to_owned())].into());
-    store.update(made).await?;
-    let found = api.get("a").await?;
-    let ours = found.managed_fields().iter().find(|of| {
-        of.manager.as_deref() == Some("holdfast-node") && of.operation.as_deref() == Some("Update")
-    });
-    let ours = serde_json::to_string(&ours.context("we wrote a label")?.fields_v1)?;
-    ensure!(found.spec.qos.is_some(), "{found:?}");
-    ensure!(
-        ours.contains("f:labels") && !ours.contains("f:iops"),
-        "{ours}"
-    );
-    let theirs = found
-        .managed_fields()
-        .iter()
-        .find(|of| of.manager.as_deref() == Some("theirs"));
-    let fields = serde_json::to_string(&theirs.context("they still own it")?.fields_v1)?;
-    ensure!(fields.contains("f:iops"), "{fields}");
-    Ok(())
 }

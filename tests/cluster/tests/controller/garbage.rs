@@ -1,7 +1,8 @@
 //! Volumes whose claim and persistent volume are gone.
 
 use crate::stage::{
-    NAMESPACE, PATIENCE, Replica, eager, event, gone, install, is_there, session, store, volume,
+    NAMESPACE, PATIENCE, Replica, eager, event, gone, install, is_there, note, session, store,
+    volume,
 };
 use anyhow::ensure;
 use holdfast_api::{DRIVER_NAME, SplitVolume, VolumeSession};
@@ -20,7 +21,7 @@ pub(crate) async fn dry_run_tells_of_garbage_and_deletes_none(
     let mut config = eager("dry");
     config.garbage.dry_run = true;
     let replica = Replica::start(plane, config);
-    let note = event(plane, "GarbageFound", "unwanted").await?;
+    let note = note(plane, "GarbageFound", "unwanted").await?;
     ensure!(note.contains("dry run"), "{note}");
     replica.pass("garbage", 3).await?;
     ensure!(is_there(&store, "unwanted").await?, "a dry run deleted");
@@ -49,7 +50,7 @@ pub(crate) async fn garbage_is_deleted_and_nothing_else(plane: &mut Plane) -> an
     plane.kubectl_with(&["apply", "-f", "-"], &claim("claim-has-claim"))?;
 
     let replica = Replica::start(plane, eager("sweeper"));
-    let note = event(plane, "GarbageFound", "unwanted").await?;
+    let note = note(plane, "GarbageFound", "unwanted").await?;
     ensure!(note.contains("claim-unwanted"), "{note}");
     gone(&store, "unwanted").await?;
     event(plane, "GarbageDeleted", "unwanted").await?;

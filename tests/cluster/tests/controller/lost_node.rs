@@ -45,7 +45,10 @@ async fn is_finished(plane: &Plane, store: &KubeStore, node: &str) -> anyhow::Re
     for name in ["leaving", "unborn"] {
         gone(store, &format!("{node}-{name}")).await?;
     }
-    event(plane, "NodeGone", &format!("{node}-leaving")).await?;
+    let told = event(plane, "NodeGone", &format!("{node}-leaving")).await?;
+    let whom = told.related.as_ref();
+    let concerns = whom.and_then(|whom| whom.name.as_deref()) == Some(node);
+    ensure!(concerns, "the node is not named: {told:?}");
     let used = format!("{node}-used");
     event(plane, "NodeGone", &used).await?;
     let session: Option<VolumeSession> = store.get(&used).await?;

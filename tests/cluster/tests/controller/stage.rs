@@ -230,8 +230,8 @@ pub(crate) async fn gone(store: &KubeStore, volume: &str) -> anyhow::Result<()> 
     until(&format!("volume {volume} is gone"), PATIENCE, look).await
 }
 
-/// Waits for an event of this reason about an object of this name; returns its note.
-pub(crate) async fn event(plane: &Plane, reason: &str, name: &str) -> anyhow::Result<String> {
+/// Waits for an event of this reason about an object of this name.
+pub(crate) async fn event(plane: &Plane, reason: &str, name: &str) -> anyhow::Result<Event> {
     let events: Api<Event> = Api::all(plane.client());
     let look = || async {
         let list = events.list(&ListParams::default()).await?;
@@ -239,9 +239,13 @@ pub(crate) async fn event(plane: &Plane, reason: &str, name: &str) -> anyhow::Re
             let about = event.regarding.as_ref().and_then(|r| r.name.as_deref());
             event.reason.as_deref() == Some(reason) && about == Some(name)
         });
-        Ok(found
-            .map(|event| event.note.unwrap_or_default())
-            .ok_or("there is none".to_owned()))
+        Ok(found.ok_or("there is none".to_owned()))
     };
     until(&format!("{reason} is told of {name}"), PATIENCE, look).await
+}
+
+/// The note of such an event.
+pub(crate) async fn note(plane: &Plane, reason: &str, name: &str) -> anyhow::Result<String> {
+    let event = event(plane, reason, name).await?;
+    Ok(event.note.unwrap_or_default())
 }

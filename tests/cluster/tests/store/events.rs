@@ -5,8 +5,38 @@ use anyhow::ensure;
 use holdfast_api::events;
 use holdfast_cluster::{Plane, until};
 use holdfast_store::{Announcement, Store};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
+
+/// Whom else an event concerns is found from there as well.
+pub(crate) async fn event_names_whom_else_it_concerns(plane: &mut Plane) -> anyhow::Result<()> {
+    let store = empty_store(plane).await?;
+    let made = store.create(volume("theirs", "n1")).await?;
+    let pod = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some("vm-0".to_owned()),
+        namespace: Some("team".to_owned()),
+        ..Default::default()
+    };
+    let said = Announcement::warning(events::IO_ERROR, "the drive answered with an error");
+    store.announce(&made, said.about(pod.clone())).await;
+    let api: Api<Event> = Api::namespaced(plane.client(), "default");
+    let found = until("the event is told", PATIENCE, async || {
+        let all = api.list(&ListParams::default()).await?.items;
+        let about = |event: &&Event| {
+            let regarding = event.regarding.as_ref();
+            regarding.is_some_and(|object| object.name.as_deref() == Some("theirs"))
+        };
+        Ok(all.iter().find(about).cloned().ok_or("none".to_owned()))
+    })
+    .await?;
+    ensure!(found.related == Some(pod), "{found:?}");
+    let regarding = found.regarding.as_ref();
+    ensure!(regarding.and_then(|r| r.uid.clone()) == made.metadata.uid);
+    Ok(())
+}
 
 pub(crate) async fn equal_events_are_counted_together(plane: &mut Plane) -> anyhow::Result<()> {
     let store = empty_store(plane).await?;

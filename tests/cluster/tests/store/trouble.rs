@@ -4,9 +4,10 @@ use crate::{PATIENCE, SETTLE, empty_store, install, settle, store, volume};
 use anyhow::{Context, bail, ensure};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_api::{SplitVolume, quantity};
-use holdfast_cluster::Plane;
+use holdfast_cluster::{Plane, until};
 use holdfast_store::{Changes, Store, StoreError};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -69,15 +70,34 @@ pub(crate) async fn killed_api_server_is_unavailable_and_its_watch_comes_back(
 ) -> anyhow::Result<()> {
     let store = empty_store(plane).await?;
     let made = store.create(volume("a", "n1")).await?;
+    let failures: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&failures);
+    store.on_watch_failure(move |kind| lock(&told).push(kind.to_owned()));
     let mut changes = store.watch::<SplitVolume>();
     settle(&mut changes).await;
+    ensure!(lock(&failures).is_empty(), "{failures:?}");
     plane.stop_api()?;
     must_be_unavailable(store.get::<SplitVolume>("a").await)?;
     must_be_unavailable(store.list::<SplitVolume>().await)?;
     must_be_unavailable(store.update(made.clone()).await)?;
     must_be_unavailable(store.delete::<SplitVolume>("a").await)?;
+    until("the failures of the watch are told", PATIENCE, async || {
+        let told = lock(&failures).clone();
+        let all = told.len() > 1 && told.iter().all(|kind| kind == "SplitVolume");
+        Ok(all.then_some(()).ok_or_else(|| format!("{told:?}")))
+    })
+    .await?;
     plane.start_api().await?;
+    let told = lock(&failures).len();
+    ensure!(
+        told < 50,
+        "the watch was tried {told} times in a few seconds"
+    );
     write_is_told(&store, made, &mut changes).await
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) async fn watch_whose_past_is_forgotten_starts_over(
