@@ -4,6 +4,7 @@
 mod dry_run;
 mod helm;
 mod life;
+mod machines;
 mod metrics;
 mod refused;
 mod rights;
@@ -14,6 +15,7 @@ use life::{
     first_install_tells_what_to_do_next, release_lives_through_upgrade_and_guarded_uninstall,
     second_install_finds_what_the_first_one_left,
 };
+use machines::controller_marks_machines_and_changes_nothing_else_of_them;
 use metrics::alerts_and_dashboard_ask_for_metrics_that_exist;
 use refused::{good_values_are_taken, values_that_mean_nothing_are_refused};
 use rights::{accounts_may_what_they_must_and_nothing_else, node_token_is_held_to_its_own_node};
@@ -31,6 +33,7 @@ holdfast_cluster::tests!(
     first_install_tells_what_to_do_next,
     accounts_may_what_they_must_and_nothing_else,
     node_token_is_held_to_its_own_node,
+    controller_marks_machines_and_changes_nothing_else_of_them,
     release_lives_through_upgrade_and_guarded_uninstall,
     second_install_finds_what_the_first_one_left,
 );

@@ -251,7 +251,7 @@ fn finalizer() -> Value {
     json!({ "metadata": { "finalizers": ["holdfast.dev/node"] } })
 }
 
-fn denied(said: kube::Result<()>, why: &str) -> anyhow::Result<()> {
+pub(crate) fn denied(said: kube::Result<()>, why: &str) -> anyhow::Result<()> {
     let words = said
         .err()
         .with_context(|| format!("let through, though: {why}"))?;
