@@ -9,7 +9,8 @@ use std::process::Command;
 /// Handed on as they are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// See `cargo xtask bench -- --help`: --quick, --rounds N, --cpus CLIENT,SERVER, --peers FILE, --only MEDIUM.
+    /// See `cargo xtask bench -- --help`: --quick, --rounds N, --cpus CLIENT,SERVER, --peers FILE, --only MEDIUM; or only
+    /// one part: profile, neighbours, reactors.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
@@ -18,6 +19,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Err(why) = setup::tools() {
         println!("  .. peers may be missing: {why:#}");
+    }
+    if let Err(why) = setup::valgrind().and_then(|()| setup::perf()) {
+        println!("  .. without instruction counts or a profile: {why:#}");
     }
     bench(&args.words)
 }

@@ -130,6 +130,11 @@ fn missing(files: &[(&str, &'static str)]) -> Vec<&'static str> {
     absent.map(|(_, package)| *package).collect()
 }
 
+/// What samples a running program.
+pub(crate) fn perf() -> anyhow::Result<()> {
+    install(&[("/usr/bin/perf", "linux-perf")])
+}
+
 fn install(files: &[(&str, &'static str)]) -> anyhow::Result<()> {
     let missing = missing(files);
     if missing.is_empty() {
