@@ -1,4 +1,5 @@
-//! The figures as a picture: one panel for each medium, one bar for each server at three depths.
+//! The figures as a picture: one panel for each medium, one bar for each server at three depths. Two panels side by side,
+//! so that it is still readable on a page of text.
 
 use crate::figures::Figures;
 use crate::peers::{Medium, OURS};
@@ -9,20 +10,31 @@ const PANEL: usize = 380;
 const BAR: usize = 14;
 const LABEL: usize = 120;
 const TOP: usize = 44;
+const COLUMNS: usize = 2;
 
 /// An SVG of requests per second, or none if nothing was measured.
 pub(crate) fn svg(figures: &Figures) -> Option<String> {
     let media = Medium::ALL.into_iter();
     let media: Vec<Medium> = media.filter(|m| !figures.peers(*m).is_empty()).collect();
-    let tallest = media.iter().map(|m| height(figures, *m)).max()?;
-    let (width, height) = (media.len() * PANEL, tallest + TOP + 10);
+    let rows: Vec<usize> = media
+        .chunks(COLUMNS)
+        .map(|row| TOP + 10 + row.iter().map(|m| height(figures, *m)).max().unwrap_or(0))
+        .collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let (width, height) = (COLUMNS * PANEL, rows.iter().sum::<usize>());
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"11\">\n\
+         viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    for (number, medium) in media.into_iter().enumerate() {
-        panel(&mut svg, figures, medium, number * PANEL + 10);
+    let mut top = 0;
+    for (row, high) in media.chunks(COLUMNS).zip(rows) {
+        for (column, medium) in row.iter().enumerate() {
+            panel(&mut svg, figures, *medium, (column * PANEL + 10, top));
+        }
+        top += high;
     }
     svg.push_str("</svg>\n");
     Some(svg)
@@ -32,11 +44,11 @@ fn height(figures: &Figures, medium: Medium) -> usize {
     CASES.len() * (figures.peers(medium).len() * BAR + 24)
 }
 
-fn panel(svg: &mut String, figures: &Figures, medium: Medium, left: usize) {
+fn panel(svg: &mut String, figures: &Figures, medium: Medium, (left, top): (usize, usize)) {
     let title = format!("{medium}: 4 KiB random reads, thousand/s");
-    text(svg, (left, 20), "14", &title);
+    text(svg, (left, top + 20), "14", &title);
     let peers = figures.peers(medium);
-    let mut y = TOP;
+    let mut y = top + TOP;
     for case in CASES {
         let speeds: Vec<Option<f64>> = peers
             .iter()
@@ -73,4 +85,30 @@ fn text(svg: &mut String, (x, y): (usize, usize), size: &str, words: &str) {
         svg,
         "<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\">{words}</text>"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::sample;
+    use crate::machine::Placement;
+
+    #[test]
+    fn third_medium_begins_a_second_row() {
+        assert!(svg(&Figures::default()).is_none());
+        let mut figures = Figures::default();
+        for medium in [Medium::Null, Medium::Malloc, Medium::Disk] {
+            figures.add(medium, "randread-1", OURS, sample(1e6, Placement::Near));
+        }
+        let svg = svg(&figures).unwrap();
+        assert!(svg.contains("width=\"760\""), "{svg}");
+        let title = |medium| {
+            let words = format!("font-size=\"14\">{medium}: ");
+            let line = svg.lines().find(|line| line.contains(&words)).unwrap();
+            line.split("font-size").next().unwrap().to_owned()
+        };
+        assert_eq!(title("null"), "<text x=\"10\" y=\"20\" ");
+        assert_eq!(title("malloc"), "<text x=\"390\" y=\"20\" ");
+        assert!(title("disk").starts_with("<text x=\"10\" y=\"1"));
+    }
 }
