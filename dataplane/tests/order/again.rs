@@ -1,23 +1,15 @@
 //! Requests that are done again after a crash or a drive's return.
 
 use crate::common::eventually;
-use crate::stage::{Place, TANGLE, assert_newest, push_through, submit};
+use crate::stage::{Place, TANGLE, assert_done, assert_newest, submit};
 use holdfast_bdev::{Effect, Fault, FaultOp};
 use holdfast_testkit::frontend::{Layout, Op, status};
-use std::sync::atomic::Ordering;
 
 #[test]
 fn writes_of_a_dead_owner_that_overlap_end_with_the_newest() {
     let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
-    place.device().keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || {
-        place.device().kept() >= 2
-    });
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    place.device().keep_back(false);
-    assert_newest(&mut guest, TANGLE);
+    let mut guest = place.entangled_again();
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
@@ -28,11 +20,8 @@ fn writes_that_waited_for_their_drive_end_with_the_newest() {
     submit(&mut guest, TANGLE);
     place.wait_lost(true);
     eventually("all wait", || place.held() == TANGLE.len() as u64);
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    place.put_back_contrary();
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
@@ -48,19 +37,14 @@ fn new_write_waits_until_the_old_ones_are_through() {
     });
     guest.queue(1).read(0, 512).unwrap();
     assert_eq!(place.device().kept(), 2, "a new one as well");
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    place.device().keep_back(false);
-    assert_newest(&mut guest, &[(0, 3), (5, 4), (30, 5)]);
+    assert_done(&mut guest, &[(0, 3), (5, 4), (30, 5)]);
 }
 
 #[test]
 fn drive_lost_again_in_the_middle_loses_no_order() {
     let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
+    let mut guest = place.entangled_again();
     let first = place.device();
-    first.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || first.kept() >= 2);
     submit(&mut guest, &[(2, 10)]);
     place.pull();
     // The second of them comes back first, and everything behind it waits with it. The first comes back last.
@@ -72,13 +56,10 @@ fn drive_lost_again_in_the_middle_loses_no_order() {
     first.fail_youngest();
     eventually("all wait", || place.held() == TANGLE.len() as u64 + 1);
     drop(first);
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
+    place.put_back_contrary();
     let mut all = TANGLE.to_vec();
     all.push((2, 10));
-    assert_newest(&mut guest, &all);
+    assert_done(&mut guest, &all);
 }
 
 #[test]
@@ -97,27 +78,20 @@ fn old_write_that_fails_for_good_fails_alone() {
 #[test]
 fn stop_in_the_middle_ends_with_the_newest() {
     let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
+    let mut guest = place.entangled_again();
     let device = place.device();
-    device.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || device.kept() >= 2);
     device.keep_back(false);
     guest.queue(1).submit(Op::Flush, Layout::DIRECT).unwrap();
     guest.stop_queue(0).unwrap();
     guest.start_queue(0).unwrap();
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
 fn stop_that_meets_a_lost_drive_leaves_all_of_it_in_order() {
     let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
+    let mut guest = place.entangled_again();
     let device = place.device();
-    device.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || device.kept() >= 2);
     let mut queues = guest.take_queues();
     std::thread::scope(|scope| {
         let stop = scope.spawn(|| guest.stop_queue(0));
@@ -131,26 +105,19 @@ fn stop_that_meets_a_lost_drive_leaves_all_of_it_in_order() {
     drop(device);
     guest.put_queues(queues);
     guest.start_queue(0).unwrap();
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    place.put_back_contrary();
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
 fn memory_that_changes_in_the_middle_is_let_go_of() {
     let place = Place::new();
-    let mut guest = place.die_with(TANGLE);
+    let mut guest = place.entangled_again();
     let device = place.device();
-    device.keep_back(true);
-    guest.reconnect().unwrap();
-    eventually("the first ones are with the device", || device.kept() >= 2);
     device.keep_back(false);
     // The session waits until nothing uses the old view, and that is up to the device alone.
     guest.queue(1).submit(Op::Flush, Layout::DIRECT).unwrap();
     let region = guest.add_region(1 << 20).unwrap();
     guest.remove_region(region).unwrap();
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    assert_done(&mut guest, TANGLE);
 }

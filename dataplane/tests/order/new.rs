@@ -1,23 +1,9 @@
 //! New requests: none overtakes an older one of its ring that changes the same bytes.
 
 use crate::common::{eventually, pattern};
-use crate::stage::{Place, TANGLE, assert_newest, push_through, submit};
+use crate::stage::{FREE, Place, TANGLE, assert_done, assert_newest, push_through, submit};
 use holdfast_bdev::{Effect, Fault, FaultOp, IoStatus};
 use holdfast_testkit::frontend::{Guest, Layout, Op, Range, feature, status};
-use std::sync::atomic::Ordering;
-
-/// How many of [`TANGLE`] overlap none before them.
-const FREE: usize = 2;
-
-/// A guest whose device has the first writes of the tangle and answers none.
-fn entangled(place: &Place, mut guest: Guest) -> Guest {
-    place.device().keep_back(true);
-    submit(&mut guest, TANGLE);
-    eventually("the first ones are with the device", || {
-        place.device().kept() >= FREE
-    });
-    guest
-}
 
 /// The other queue has been served since: so has been all that came before.
 fn look_twice(guest: &mut Guest) {
@@ -29,12 +15,10 @@ fn look_twice(guest: &mut Guest) {
 #[test]
 fn write_that_overlaps_an_older_one_waits_and_all_behind_it() {
     let place = Place::new();
-    let mut guest = entangled(&place, place.guest());
+    let mut guest = place.entangled();
     look_twice(&mut guest);
     assert_eq!(place.device().kept(), FREE, "one more was not held back");
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    place.device().keep_back(false);
-    assert_newest(&mut guest, TANGLE);
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
@@ -119,9 +103,34 @@ fn write_that_must_be_durable_is_waited_for_until_it_is() {
 }
 
 #[test]
+fn write_waits_for_one_that_has_failed_until_the_verdict() {
+    let place = Place::new();
+    let mut guest = place.guest();
+    let device = place.device();
+    device.keep_back(true);
+    submit(&mut guest, &[(0, 1)]);
+    eventually("it is with the device", || device.kept() == 1);
+    device.keep_back(false);
+    // Where the drive is asked whether it is there.
+    let hang = Fault::new(Effect::Hang).on(FaultOp::Read).within(0..4096);
+    device.base.inject(hang);
+    device.fail_youngest();
+    eventually("the drive is asked", || device.base.hanging() == 1);
+    submit(&mut guest, &[(0, 2)]);
+    look_twice(&mut guest);
+    assert_eq!(guest.queue(0).complete().unwrap(), [], "not yet");
+    device.base.clear();
+    device.base.release(IoStatus::Ok);
+    let answers = guest.queue(0).drain().unwrap();
+    let answers: Vec<u8> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(answers, [status::IOERR, status::OK]);
+    assert_newest(&mut guest, &[(0, 2)]);
+}
+
+#[test]
 fn drive_lost_in_the_middle_loses_no_order() {
     let place = Place::new();
-    let mut guest = entangled(&place, place.guest());
+    let mut guest = place.entangled();
     let first = place.device();
     place.pull();
     first.fail_youngest();
@@ -129,29 +138,25 @@ fn drive_lost_in_the_middle_loses_no_order() {
     first.fail_youngest();
     eventually("all wait", || place.held() == TANGLE.len() as u64);
     drop(first);
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    place.put_back_contrary();
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
 fn stop_waits_for_what_it_has_taken() {
     let place = Place::new();
-    let mut guest = entangled(&place, place.guest());
+    let mut guest = place.entangled();
     place.device().keep_back(false);
     guest.queue(1).submit(Op::Flush, Layout::DIRECT).unwrap();
     guest.stop_queue(0).unwrap();
     guest.start_queue(0).unwrap();
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]
 fn successor_does_what_waited_in_its_order() {
     let place = Place::new();
-    let mut guest = entangled(&place, place.guest());
+    let mut guest = place.entangled();
     let device = place.device();
     place.pull();
     // The oldest may come back or not: what waits for it is left to the successor together with it.
@@ -160,12 +165,9 @@ fn successor_does_what_waited_in_its_order() {
     drop(device);
     place.wait_lost(true);
     guest.disconnect();
-    place.contrary.store(true, Ordering::Relaxed);
-    place.put_back();
-    place.wait_lost(false);
+    place.put_back_contrary();
     guest.reconnect().unwrap();
-    assert!(push_through(&mut guest).iter().all(|s| *s == status::OK));
-    assert_newest(&mut guest, TANGLE);
+    assert_done(&mut guest, TANGLE);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use holdfast_bdev::{
 use holdfast_dataplane::{
     Engine, EngineConfig, ExportSpec, OnDeviceLoss, Opener, PoolSpec, Source,
 };
-use holdfast_testkit::frontend::{Guest, Layout, Op};
+use holdfast_testkit::frontend::{Guest, Layout, Op, status};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -94,7 +94,7 @@ pub(crate) struct Place {
     path: PathBuf,
     opened: Arc<Mutex<Option<Contrary>>>,
     /// Whether a device keeps writes back from its opening on.
-    pub(crate) contrary: Arc<AtomicBool>,
+    contrary: Arc<AtomicBool>,
 }
 
 impl Place {
@@ -185,6 +185,38 @@ impl Place {
         std::fs::rename(away, &self.path).unwrap();
     }
 
+    /// Back, and from now on its device keeps writes back and turns them around.
+    pub(crate) fn put_back_contrary(&self) {
+        self.contrary.store(true, Ordering::Relaxed);
+        self.put_back();
+        self.wait_lost(false);
+    }
+
+    /// The device has all writes of the [`TANGLE`] that it may have, and has done none.
+    fn wait_entangled(&self) {
+        eventually("the first ones are with the device", || {
+            self.device().kept() >= FREE
+        });
+    }
+
+    /// A guest whose [`TANGLE`] is done again by a device that keeps writes back.
+    pub(crate) fn entangled_again(&self) -> Guest {
+        let mut guest = self.die_with(TANGLE);
+        self.device().keep_back(true);
+        guest.reconnect().unwrap();
+        self.wait_entangled();
+        guest
+    }
+
+    /// A guest whose [`TANGLE`] is new to a device that keeps writes back.
+    pub(crate) fn entangled(&self) -> Guest {
+        let mut guest = self.guest();
+        self.device().keep_back(true);
+        submit(&mut guest, TANGLE);
+        self.wait_entangled();
+        guest
+    }
+
     pub(crate) fn wait_lost(&self, lost: bool) {
         eventually("the engine has noticed", || {
             self.bench.engine.pool("pool").unwrap().lost == lost
@@ -232,6 +264,14 @@ pub(crate) fn push_through(guest: &mut Guest) -> Vec<u8> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
+/// Lets all be done, without an error, and looks whether the blocks hold what was written last.
+#[track_caller]
+pub(crate) fn assert_done(guest: &mut Guest, writes: &[(u64, u8)]) {
+    let answers = push_through(guest);
+    assert!(answers.iter().all(|s| *s == status::OK), "{answers:?}");
+    assert_newest(guest, writes);
+}
+
 /// What the blocks hold after these writes, one after the other.
 #[track_caller]
 pub(crate) fn assert_newest(guest: &mut Guest, writes: &[(u64, u8)]) {
@@ -262,3 +302,6 @@ pub(crate) const TANGLE: &[(u64, u8)] = &[
     (10, 8),
     (0, 9),
 ];
+
+/// How many of them overlap none before them.
+pub(crate) const FREE: usize = 2;
