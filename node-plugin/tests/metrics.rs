@@ -55,7 +55,13 @@ async fn publish_to_pod(node: &Node) {
 /// What is recorded of a pod that KubeVirt runs a machine in; waits until the agent has seen it.
 async fn run_in_machine(node: &Node, mut session: VolumeSession, machine: &str) {
     session.spec.targets[0].machine = machine.to_owned();
-    let generation = node.store.update(session).await.unwrap().metadata.generation;
+    let generation = node
+        .store
+        .update(session)
+        .await
+        .unwrap()
+        .metadata
+        .generation;
     let look = |session: Option<&VolumeSession>| {
         let seen = session?.status.as_ref()?.observed_generation;
         (Some(seen) == generation).then_some(())

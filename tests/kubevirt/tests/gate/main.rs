@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
+mod document;
 mod stage;
 
 use anyhow::{Context, ensure};
+use document::{
+    commands_of_the_page_set_kubevirt_and_the_chart_up, manifests_of_the_page_are_taken,
+    tests_that_the_page_names_are_there,
+};
 use holdfast_cluster::Plane;
 use holdfast_kubevirt::Refusal;
 use serde_json::json;
@@ -22,6 +27,9 @@ holdfast_cluster::tests!(
     pods_that_are_no_launchers_of_a_machine,
     pod_without_a_node_is_not_looked_at,
     time_from_pod_to_admission_is_measured,
+    manifests_of_the_page_are_taken,
+    commands_of_the_page_set_kubevirt_and_the_chart_up,
+    tests_that_the_page_names_are_there,
 );
 
 async fn machine_with_one_volume_is_marked_and_its_pod_admitted(
@@ -45,6 +53,8 @@ async fn machine_with_one_volume_is_marked_and_its_pod_admitted(
 
     stage.until_admitted("pod", "data").await?;
     ensure!(stage.annotation("vm").await? == Some("data".to_owned()));
+    let machine = stage.admit("pod", "data").await?;
+    ensure!(machine.as_deref() == Some("vm"), "{machine:?}");
     Ok(())
 }
 
@@ -248,7 +258,9 @@ async fn pods_that_are_no_launchers_of_a_machine(plane: &mut Plane) -> anyhow::R
         matches!(refusal, Refusal::Gone { .. }) && refusal.may_pass(),
         "{refusal}"
     );
-    stage.admit("plain", "data").await.context("a plain pod")
+    let machine = stage.admit("plain", "data").await.context("a plain pod")?;
+    ensure!(machine.is_none(), "{machine:?}");
+    Ok(())
 }
 
 async fn pod_without_a_node_is_not_looked_at(plane: &mut Plane) -> anyhow::Result<()> {

@@ -54,7 +54,7 @@ impl Stage {
             client,
             namespace: format!("gate-{name}"),
         };
-        stage.install_machines().await?;
+        install_kinds(plane)?;
         holdfast_cluster::ensure_node(&stage.client, NODE).await?;
         let namespace = json!({"metadata": {"name": stage.namespace}});
         stage
@@ -70,38 +70,6 @@ impl Stage {
         })
         .await?;
         Ok(stage)
-    }
-
-    /// KubeVirt's kind with a schema that takes anything: what is read of it is ours to get right.
-    async fn install_machines(&self) -> anyhow::Result<()> {
-        use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-        let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let kind = json!({
-            "metadata": {"name": "virtualmachineinstances.kubevirt.io"},
-            "spec": {
-                "group": "kubevirt.io",
-                "scope": "Namespaced",
-                "names": {"kind": "VirtualMachineInstance", "plural": "virtualmachineinstances", "shortNames": ["vmi"]},
-                "versions": [{
-                    "name": "v1", "served": true, "storage": true,
-                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": any, "status": any}}}
-                }]
-            }
-        });
-        let kinds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        if kinds
-            .get_opt("virtualmachineinstances.kubevirt.io")
-            .await?
-            .is_none()
-        {
-            self.add(kinds, kind).await?;
-        }
-        let machines: Api<DynamicObject> = Api::all_with(self.client.clone(), &machine_resource());
-        until("machines are served", PATIENCE, || async {
-            let listed = machines.list(&ListParams::default().limit(1)).await;
-            Ok(listed.map(drop).map_err(|error| error.to_string()))
-        })
-        .await
     }
 
     /// A claim bound to a volume of `driver` whose id is the claim's name.
@@ -197,7 +165,12 @@ impl Stage {
         Ok(())
     }
 
-    pub(crate) async fn admit(&self, pod: &str, volume_id: &str) -> Result<(), Refusal> {
+    /// The machine that the pod runs, once it may have the volume.
+    pub(crate) async fn admit(
+        &self,
+        pod: &str,
+        volume_id: &str,
+    ) -> Result<Option<String>, Refusal> {
         let gate = PublishGate::new(self.client.clone());
         gate.admit(&self.namespace, pod, volume_id).await
     }
@@ -207,7 +180,7 @@ impl Stage {
         until("the pod may have the volume", PATIENCE, || async {
             match self.admit(pod, volume_id).await {
                 Err(refusal) if !refusal.may_pass() => bail!("{refusal}"),
-                other => Ok(other.map_err(|refusal| refusal.to_string())),
+                other => Ok(other.map(drop).map_err(|refusal| refusal.to_string())),
             }
         })
         .await
@@ -297,6 +270,15 @@ impl Stage {
     fn machines(&self) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, &machine_resource())
     }
+}
+
+/// KubeVirt's kinds; what is there stays.
+fn install_kinds(plane: &Plane) -> anyhow::Result<()> {
+    let apply = ["apply", "--server-side", "-f", "-"];
+    plane.kubectl_with(&apply, include_str!("kinds.yaml"))?;
+    let kinds = ["crd", "--all", "--for=condition=Established"];
+    plane.kubectl(&[&["wait", "--timeout=60s"], &kinds[..]].concat())?;
+    Ok(())
 }
 
 /// A disk on a bus.
