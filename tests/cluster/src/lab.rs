@@ -122,8 +122,11 @@ impl Stage for Lab {
     }
 }
 
-/// What the chart installs: kinds, rights, admission, driver, classes.
-fn install(plane: &Plane) -> anyhow::Result<()> {
+/// Installs what the chart does, apart from pods: kinds, rights, admission, driver, classes.
+///
+/// # Errors
+/// If the chart cannot be rendered, or the API server refuses; also when it is installed already.
+pub fn install(plane: &Plane) -> anyhow::Result<()> {
     plane.kubectl(&["create", "namespace", NAMESPACE])?;
     let objects = rendered(plane)?;
     let (kinds, rest): (Vec<_>, Vec<_>) = objects

@@ -3,9 +3,15 @@
 
 #[path = "node/agent.rs"]
 mod agent;
+#[path = "node/crashes.rs"]
+mod crashes;
 
 use agent::{Agent, PATIENCE, edit, holds, install, pool, store, until_object, volume};
 use anyhow::{Context, ensure};
+use crashes::{
+    agent_killed_at_each_place_of_a_volumes_life_goes_on,
+    agent_killed_at_each_place_of_an_orphans_life_goes_on, each_place_of_the_agent_is_tried,
+};
 use holdfast_api::{
     BlockPool, OrphanExtent, Qos, SplitVolume, VolumeSession, VolumeSessionSpec, conditions,
     events, orphan_name,
@@ -25,6 +31,9 @@ holdfast_cluster::tests!(
     second_agent_of_a_node_waits_for_the_first,
     objects_of_another_node_are_left_alone,
     limits_are_changed_while_a_machine_runs,
+    each_place_of_the_agent_is_tried,
+    agent_killed_at_each_place_of_a_volumes_life_goes_on,
+    agent_killed_at_each_place_of_an_orphans_life_goes_on,
 );
 
 /// Bytes of the volumes here.
@@ -33,9 +42,9 @@ const BLOCK: usize = 4096;
 
 /// A node of its own with a pool and a volume that is ready.
 async fn node_with_volume(plane: &Plane, node: &str) -> anyhow::Result<(KubeStore, Agent)> {
-    install(plane).await?;
+    install(plane)?;
     let store = store(plane);
-    let agent = Agent::start(plane, node)?;
+    let agent = Agent::start(plane, node).await?;
     store.create(pool(&agent, node)).await?;
     store.create(volume(node, node, SIZE)).await?;
     until_object::<SplitVolume>(&store, node, |v| holds(v, conditions::READY)).await?;
@@ -45,7 +54,12 @@ async fn node_with_volume(plane: &Plane, node: &str) -> anyhow::Result<(KubeStor
 /// A machine on the volume of a node.
 async fn machine(store: &KubeStore, agent: &Agent, node: &str) -> anyhow::Result<Guest> {
     agent.stage(node).await?;
-    let session = store.get::<VolumeSession>(node).await?;
+    connect(store, node).await
+}
+
+/// A machine on a volume that is staged.
+async fn connect(store: &KubeStore, volume: &str) -> anyhow::Result<Guest> {
+    let session = store.get::<VolumeSession>(volume).await?;
     let session = session.context("a staged volume has a session")?;
     let socket = session.status.context("and a status")?.socket_path;
     let guest = Guest::builder().queues(1).queue_size(128).inflight();
@@ -233,9 +247,9 @@ async fn second_agent_of_a_node_waits_for_the_first(plane: &mut Plane) -> anyhow
 
 async fn objects_of_another_node_are_left_alone(plane: &mut Plane) -> anyhow::Result<()> {
     let node = "ours";
-    install(plane).await?;
+    install(plane)?;
     let theirs = store(plane);
-    let agent = Agent::start(plane, node)?;
+    let agent = Agent::start(plane, node).await?;
     let elsewhere = "theirs";
     theirs.create(pool(&agent, elsewhere)).await?;
     theirs.create(volume(elsewhere, elsewhere, SIZE)).await?;

@@ -1,18 +1,17 @@
-//! A node agent as a process of its own, and what the tests ask of it and of the store.
+//! A node agent as a process of its own, with the token and the rights that its pod would have, and what the tests ask of it
+//! and of the store.
 
 use anyhow::{Context, ensure};
 use holdfast_api::{
-    BlockPool, BlockPoolSpec, Condition, DeviceMatch, OrphanExtent, SplitVolume, SplitVolumeSpec,
-    VolumeSession, is_true, quantity, short_id,
+    BlockPool, BlockPoolSpec, Condition, DeviceMatch, SplitVolume, SplitVolumeSpec, VolumeSession,
+    is_true, quantity, short_id,
 };
-use holdfast_cluster::{Daemon, Plane, until};
+use holdfast_cluster::lab::{self, NAMESPACE};
+use holdfast_cluster::{Daemon, Plane, ensure_node, until};
 use holdfast_proto::csi::v1 as csi;
 use holdfast_proto::csi::v1::identity_client::IdentityClient;
 use holdfast_proto::csi::v1::node_client::NodeClient;
 use holdfast_store::{KubeStore, KubeStoreConfig, Object, Store, StoreError};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, PostParams};
-use kube::{CustomResourceExt, ResourceExt};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -23,38 +22,74 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const POOL_BYTES: u64 = 128 << 20;
 
-/// One agent, killed when dropped.
+/// One agent with its node's token, killed when dropped.
 pub(crate) struct Agent {
-    node: String,
+    place: Place,
     process: Daemon,
     http: String,
-    dir: PathBuf,
+    /// How often it died at the place it was given.
+    deaths: usize,
     // Twins share the first one's; last, for the process is gone before its directory.
     _folder: Option<TempDir>,
 }
 
+/// What stays the same when an agent is started again.
+#[derive(Clone)]
+struct Place {
+    node: String,
+    dir: PathBuf,
+    kubeconfig: PathBuf,
+    /// Where it dies by itself, the first time it comes there.
+    fatal: Option<&'static str>,
+}
+
 impl Agent {
-    pub(crate) fn start(plane: &Plane, node: &str) -> anyhow::Result<Agent> {
+    pub(crate) async fn start(plane: &Plane, node: &str) -> anyhow::Result<Agent> {
+        Agent::begin(plane, node, None).await
+    }
+
+    /// An agent that is killed when it first comes by this crash point.
+    pub(crate) async fn start_to_die(
+        plane: &Plane,
+        node: &str,
+        fatal: &'static str,
+    ) -> anyhow::Result<Agent> {
+        Agent::begin(plane, node, Some(fatal)).await
+    }
+
+    async fn begin(
+        plane: &Plane,
+        node: &str,
+        fatal: Option<&'static str>,
+    ) -> anyhow::Result<Agent> {
+        ensure_node(&plane.client(), node).await?;
         let folder = TempDir::with_prefix("hf")?; // Short: sockets lie in it.
-        let dir = folder.path().to_owned();
-        let (process, http) = run(plane, node, &dir)?;
-        Ok(Agent {
+        let place = Place {
             node: node.to_owned(),
+            dir: folder.path().to_owned(),
+            kubeconfig: plane
+                .kubeconfig_of("holdfast-node", NAMESPACE, Some(node))
+                .await?,
+            fatal,
+        };
+        let (process, http) = place.run(plane)?;
+        Ok(Agent {
+            place,
             process,
             http,
-            dir,
+            deaths: 0,
             _folder: Some(folder),
         })
     }
 
     /// A second agent of the same node.
     pub(crate) fn twin(&self, plane: &Plane) -> anyhow::Result<Agent> {
-        let (process, http) = run(plane, &self.node, &self.dir)?;
+        let (process, http) = self.place.run(plane)?;
         Ok(Agent {
-            node: self.node.clone(),
+            place: self.place.clone(),
             process,
             http,
-            dir: self.dir.clone(),
+            deaths: 0,
             _folder: None,
         })
     }
@@ -64,8 +99,28 @@ impl Agent {
     }
 
     pub(crate) fn start_again(&mut self, plane: &Plane) -> anyhow::Result<()> {
-        (self.process, self.http) = run(plane, &self.node, &self.dir)?;
+        (self.process, self.http) = self.place.run(plane)?;
         Ok(())
+    }
+
+    /// Starts it again, as kubelet does, if it has died where it should; it does not die there twice.
+    pub(crate) fn tend(&mut self, plane: &Plane) -> anyhow::Result<()> {
+        let Err(end) = self.process.check() else {
+            return Ok(());
+        };
+        ensure!(end.to_string().contains("SIGKILL"), end);
+        self.place.fatal = None;
+        self.deaths += 1;
+        self.start_again(plane)
+    }
+
+    pub(crate) fn deaths(&self) -> usize {
+        self.deaths
+    }
+
+    /// The drive of the pool that [`pool`] makes.
+    pub(crate) fn drive(&self) -> PathBuf {
+        self.place.dir.join(format!("{}.img", self.place.node))
     }
 
     pub(crate) fn said(&self) -> String {
@@ -88,9 +143,13 @@ impl Agent {
     }
 
     pub(crate) async fn stage(&self, volume: &str) -> anyhow::Result<()> {
-        use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
         self.until_ready().await?;
-        let mut node = NodeClient::new(holdfast_csi::connect(&self.endpoint()).await?);
+        self.staging(volume).await
+    }
+
+    /// One call of NodeStageVolume.
+    pub(crate) fn staging(&self, volume: &str) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
         let capability = csi::VolumeCapability {
             access_mode: Some(AccessMode {
                 mode: Mode::SingleNodeWriter.into(),
@@ -103,18 +162,26 @@ impl Agent {
             volume_capability: Some(capability),
             ..Default::default()
         };
-        node.node_stage_volume(request).await?;
-        Ok(())
+        let endpoint = self.endpoint();
+        async move {
+            let mut node = NodeClient::new(holdfast_csi::connect(&endpoint).await?);
+            node.node_stage_volume(request).await?;
+            Ok(())
+        }
     }
 
-    pub(crate) async fn unstage(&self, volume: &str) -> anyhow::Result<()> {
-        let mut node = NodeClient::new(holdfast_csi::connect(&self.endpoint()).await?);
+    /// One call of NodeUnstageVolume.
+    pub(crate) fn unstage(&self, volume: &str) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let request = csi::NodeUnstageVolumeRequest {
             volume_id: volume.to_owned(),
             staging_target_path: staging_path(volume),
         };
-        node.node_unstage_volume(request).await?;
-        Ok(())
+        let endpoint = self.endpoint();
+        async move {
+            let mut node = NodeClient::new(holdfast_csi::connect(&endpoint).await?);
+            node.node_unstage_volume(request).await?;
+            Ok(())
+        }
     }
 
     /// The answer to a GET on its HTTP endpoint, header and all.
@@ -132,24 +199,32 @@ impl Agent {
     }
 
     fn endpoint(&self) -> String {
-        format!("unix://{}", self.dir.join("csi.sock").display())
+        self.place.endpoint()
     }
 }
 
-/// Starts the program; returns where it tells metrics too.
-fn run(plane: &Plane, node: &str, dir: &std::path::Path) -> anyhow::Result<(Daemon, String)> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut command = Command::new(holdfast_guest::holdfast()?);
-    command
-        .args(["node", "--node-name", node, "--dir"])
-        .arg(dir)
-        .arg("--csi-endpoint")
-        .arg(format!("unix://{}", dir.join("csi.sock").display()))
-        .args(["--http-endpoint", &port.to_string(), "--kubeconfig"])
-        .arg(plane.kubeconfig());
-    let name = format!("node-{node}-{}", port.port());
-    let process = Daemon::start(&name, &command, &plane.logs())?;
-    Ok((process, port.to_string()))
+impl Place {
+    /// Starts the program; returns where it tells metrics too.
+    fn run(&self, plane: &Plane) -> anyhow::Result<(Daemon, String)> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = Command::new(holdfast_guest::holdfast()?);
+        command
+            .args(["node", "--node-name", &self.node, "--dir"])
+            .arg(&self.dir)
+            .args(["--csi-endpoint", &self.endpoint()])
+            .args(["--http-endpoint", &port.to_string(), "--kubeconfig"])
+            .arg(&self.kubeconfig);
+        if let Some(fatal) = self.fatal {
+            command.env("HOLDFAST_CRASH_POINT", fatal);
+        }
+        let name = format!("node-{}-{}", self.node, port.port());
+        let process = Daemon::start(&name, &command, &plane.logs())?;
+        Ok((process, port.to_string()))
+    }
+
+    fn endpoint(&self) -> String {
+        format!("unix://{}", self.dir.join("csi.sock").display())
+    }
 }
 
 fn staging_path(volume: &str) -> String {
@@ -165,36 +240,18 @@ pub(crate) fn store(plane: &Plane) -> KubeStore {
     KubeStore::new(plane.client(), config)
 }
 
-/// Defines the kinds and waits until they are served.
-pub(crate) async fn install(plane: &Plane) -> anyhow::Result<()> {
-    let definitions: Api<CustomResourceDefinition> = Api::all(plane.client());
-    let kinds = [
-        BlockPool::crd(),
-        SplitVolume::crd(),
-        VolumeSession::crd(),
-        OrphanExtent::crd(),
-    ];
-    for kind in kinds {
-        let name = kind.name_any();
-        if definitions.get_opt(&name).await?.is_none() {
-            definitions.create(&PostParams::default(), &kind).await?;
-        }
-        until("the kind is established", PATIENCE, async || {
-            let found = definitions.get(&name).await?;
-            let conditions = found.status.and_then(|status| status.conditions);
-            let mut conditions = conditions.unwrap_or_default().into_iter();
-            let established =
-                conditions.any(|one| one.type_ == "Established" && one.status == "True");
-            Ok(established.then_some(()).ok_or_else(|| name.clone()))
-        })
-        .await?;
+/// Installs what the chart says of kinds, rights and admission, if no test before has.
+pub(crate) fn install(plane: &Plane) -> anyhow::Result<()> {
+    let last = ["get", "validatingadmissionpolicybinding", "holdfast-node"];
+    match plane.kubectl(&last) {
+        Ok(_) => Ok(()),
+        Err(_) => lab::install(plane),
     }
-    Ok(())
 }
 
 /// A pool in a file of the agent's directory, for a node that the pool is named after.
 pub(crate) fn pool(agent: &Agent, node: &str) -> BlockPool {
-    let path = agent.dir.join(format!("{node}.img"));
+    let path = agent.place.dir.join(format!("{node}.img"));
     let spec = BlockPoolSpec {
         node_name: node.to_owned(),
         device: DeviceMatch {
