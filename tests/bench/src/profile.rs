@@ -151,7 +151,10 @@ fn samples(data: &Path, code: &Code, profile: &mut Profile) -> anyhow::Result<()
     for line in String::from_utf8_lossy(&said.stdout).lines() {
         if let Some((address, symbol, file)) = parts(line) {
             let place = match file == code.path {
-                true => *known.entry(address).or_insert_with(|| code.stage(address)),
+                true => *known.entry(address).or_insert_with(|| {
+                    let by_line = code.stage(address);
+                    by_line.or_else(|| Stage::by_path(symbol))
+                }),
                 false => Stage::outside(symbol, file),
             };
             profile.count(place.map_or_else(|| Place::Unknown(symbol.to_owned()), Place::Of));

@@ -1,6 +1,6 @@
 //! Two reactors against one, on one volume with four queues. With four processors both are measured. With fewer a request
-//! is counted instead: if it takes as many instructions when another reactor works on the same volume, then nothing is
-//! shared that would have to be waited for, and two reactors do twice as much.
+//! is counted instead: if it takes as many instructions when another reactor works on the same volume, then neither waits
+//! for the other, and two reactors do twice as much. A cache line that both write would not show in that.
 
 use crate::cases::Case;
 use crate::machine::pin;

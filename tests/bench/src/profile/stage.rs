@@ -40,7 +40,7 @@ pub(crate) const STAGES: [(Stage, &str); 17] = [
     (Stage::Figures, "figures and clock"),
     (Stage::KernelEntry, "system call, in and out"),
     (Stage::KernelUring, "kernel: io_uring"),
-    (Stage::KernelFile, "kernel: file in memory, with the copy"),
+    (Stage::KernelFile, "kernel: files, with the copy"),
     (Stage::KernelBlock, "kernel: file system and block layer"),
     (
         Stage::KernelDrive,
@@ -65,6 +65,7 @@ const OURS: &[(&str, &str, Stage)] = &[
     ("ring/src/mem", "", Stage::Translate),
     ("ring/src/blk", "finish", Stage::Answer),
     ("ring/src/blk", "", Stage::Parse),
+    ("bdev/src/fault", "", Stage::Copy),
     ("bdev/src/driver", "", Stage::Driver),
     ("bdev/src/slab", "", Stage::Driver),
     ("bdev/src", "", Stage::Device),
@@ -133,6 +134,7 @@ const KERNEL: &[(&str, Stage)] = &[
     ("ext4", Stage::KernelBlock),
     ("iomap", Stage::KernelBlock),
     ("sbitmap", Stage::KernelBlock),
+    ("wbt", Stage::KernelBlock),
     ("dd_", Stage::KernelBlock),
     ("deadline", Stage::KernelBlock),
     ("elv_", Stage::KernelBlock),
@@ -160,6 +162,17 @@ impl Stage {
         let found =
             all.find(|(part, only, _)| file.contains(part) && (only.is_empty() || name == *only));
         found.map(|(_, _, stage)| *stage)
+    }
+
+    /// The stage of a function of the server's program of which no line is known, by its path.
+    pub(crate) fn by_path(function: &str) -> Option<Stage> {
+        let file = function
+            .replace("holdfast_", "")
+            .replace("dataplane::", "dataplane::src::");
+        let file = file
+            .replace("ring::queue", "ring::src::queue")
+            .replace("bdev::", "bdev::src::");
+        Stage::of(&file.replace("::", "/"), function)
     }
 
     /// The stage of a function of the kernel or of a library.
@@ -207,6 +220,15 @@ mod tests {
         assert_eq!(stage(queue, "SplitQueue::push"), Some(Stage::Answer));
         let core = "/src/library/core/src/ptr/mod.rs";
         assert_eq!(stage(core, "core::ptr::read"), None);
+    }
+
+    #[test]
+    fn function_without_lines_belongs_to_the_stage_of_its_path() {
+        let copy = Stage::by_path("holdfast_bdev::fault::copy");
+        assert_eq!(copy, Some(Stage::Copy));
+        let answer = Stage::by_path("holdfast_dataplane::reactor::ring::Ring::answer");
+        assert_eq!(answer, Some(Stage::Answer));
+        assert_eq!(Stage::by_path("core::ptr::read"), None);
     }
 
     #[test]
