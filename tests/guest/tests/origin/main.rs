@@ -3,7 +3,8 @@
 //! other disks must not notice. In some rounds the driver is killed on top of it.
 //!
 //! All of that happens inside a QEMU guest with a Debian kernel and two NVMe drives, for the drive has to vanish as drives do.
-//! The disks that stay are on the second drive and served by the same process, so what is on them outlives that, too.
+//! The machines' other disks are splits of a device in memory: a file on tmpfs, so that what is on them outlives the process
+//! that serves them, and is verified after a kill as well. One more is on the second drive.
 //! The "virtual machines" are front ends in there (see [`players`]): a guest's guest would take minutes to boot.
 //! `HOLDFAST_ORIGIN_ROUNDS` asks for more rounds than the usual few.
 #![allow(clippy::unwrap_used)]

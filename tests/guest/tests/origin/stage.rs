@@ -30,12 +30,13 @@ pub(crate) struct Stage {
 /// Serial number of the drive that is pulled, and of the one that stays.
 const PULLED: &str = "PULLED";
 const STAYS: &str = "STAYS";
-/// Each machine has a disk on each drive.
+/// Each machine has a disk on the drive that is pulled and one in memory; one has a third, on the drive that stays.
 const DISKS: &[(&str, &str)] = &[
-    ("vm1-pulled", PULLED),
-    ("vm1-stays", STAYS),
-    ("vm2-pulled", PULLED),
-    ("vm2-stays", STAYS),
+    ("vm1-pulled", "pulled"),
+    ("vm1-memory", "memory"),
+    ("vm2-pulled", "pulled"),
+    ("vm2-memory", "memory"),
+    ("vm2-stays", "stays"),
 ];
 const DRIVE_BYTES: u64 = 256 << 20;
 
@@ -46,8 +47,12 @@ const LINK: &str = "link() { while :; do for d in /sys/block/nvme*; do \
 /// As a supervisor does it: the driver is started again at once, when its predecessor has ended. A line for each start.
 const SUPERVISE: &str = "(while :; do holdfast standalone --dir /run/hf/state --node-name n1 \
     --csi-endpoint unix:///run/hf/csi.sock --pool pulled=/run/by-id/nvme-PULLED \
-    --pool stays=/run/by-id/nvme-STAYS 2>>/run/hf/log & echo $! >/run/hf/pid; \
+    --pool stays=/run/by-id/nvme-STAYS \
+    --pool memory=/run/memory/pool.img,size=64MiB 2>>/run/hf/log & echo $! >/run/hf/pid; \
     echo start >>/run/hf/starts; wait $!; done) >/dev/null 2>&1 &";
+/// A file system in memory, for the device that the disks in memory are splits of: it is served as `malloc` is, by copies
+/// within the call, and what is on it outlives the driver, so that it can be verified after a kill.
+const MEMORY: &str = "mkdir -p /run/memory && mount -t tmpfs -o size=80m memory /run/memory";
 const CSI: &str = "holdfast csi --endpoint unix:///run/hf/csi.sock";
 
 impl Stage {
@@ -86,6 +91,7 @@ impl Stage {
 
     fn begin(&mut self) -> anyhow::Result<()> {
         self.run("mkdir -p /run/by-id /run/hf /run/vm && ip link set lo up")?;
+        self.run(MEMORY)?;
         for serial in [PULLED, STAYS] {
             self.run(&format!("{LINK} {serial}"))?;
         }
@@ -95,8 +101,7 @@ impl Stage {
         ))?;
         self.check_starts()?;
         let mut sockets = String::new();
-        for (disk, serial) in DISKS {
-            let pool = serial.to_lowercase();
+        for (disk, pool) in DISKS {
             let (staging, target) = (format!("/run/vm/staging-{disk}"), format!("/run/vm/{disk}"));
             // A new pool has no room until its drive is erased, as far as that goes.
             self.run(&format!(
@@ -122,11 +127,11 @@ impl Stage {
         self.tell("vm", "work 100")?;
 
         let before = self.pull()?;
-        self.tell("stays", "work 100")?;
+        self.bystanders_work()?;
         self.tell("pulled", "held")?;
         self.tell("vm", "reboot")?;
         self.kill_if(kill == Some(Kill::Gone))?;
-        self.tell("stays", "work 100")?;
+        self.bystanders_work()?;
         self.check_starts()?;
 
         let after = self.put_back()?;
@@ -138,6 +143,12 @@ impl Stage {
         self.check_starts()?;
         let took = start.elapsed().as_secs_f32();
         Ok(format!("{before} came back as {after}, {took:.1} s"))
+    }
+
+    /// The disks that are not on the drive that is gone go on.
+    fn bystanders_work(&mut self) -> anyhow::Result<()> {
+        self.tell("memory", "work 100")?;
+        self.tell("stays", "work 100").map(drop)
     }
 
     /// What the machines did and found, all in all.
