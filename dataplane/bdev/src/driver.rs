@@ -39,12 +39,21 @@ pub enum DriverKind {
 pub struct WatchId(crate::slab::Key);
 
 /// What a call of [`Driver::poll`] or [`Driver::wait`] found. Reuse it: it keeps its capacity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Events {
     /// Finished requests.
     pub completions: Vec<Completion>,
     /// Keys of watches whose file descriptor is readable (or has failed: reading tells).
     pub ready: Vec<u64>,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events {
+            completions: Vec::with_capacity(continuation::DONE_MOSTLY),
+            ready: Vec::new(),
+        }
+    }
 }
 
 impl Events {

@@ -236,6 +236,7 @@ impl Core {
             return;
         };
         self.current = Some(id);
+        ring.spin.answered(self.spin, || self.slots.now_ns());
         ring.complete(slot, token, status, &mut self.slots, &mut self.driver);
         self.touch(id);
     }
@@ -301,7 +302,9 @@ impl Core {
             ring.touched = false;
             ring.go_on_waiting(&mut self.slots, &mut self.driver);
             ring.publish();
-            if ring.is_free_again() {
+            // A guest that mostly comes back soon after an answer need not kick for it.
+            let looked_for = ring.wake_at_ns().is_none() && ring.spin.pays(self.spin);
+            if ring.is_free_again() || looked_for {
                 self.heat(id);
             }
             self.end_if_over(id);

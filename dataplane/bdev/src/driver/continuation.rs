@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Marks a token as the driver's own.
 const CONTINUATION: u64 = 1 << 63;
+/// Answers that come in one turn, mostly: lists of them need not grow while requests are served.
+pub(super) const DONE_MOSTLY: usize = 256;
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 enum Node {
@@ -43,7 +45,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new() -> Core {
         Core {
-            done: Vec::new(),
+            done: Vec::with_capacity(DONE_MOSTLY),
             nodes: Slab::new(),
             timers: BinaryHeap::new(),
             held: Slab::new(),
