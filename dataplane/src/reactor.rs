@@ -7,6 +7,7 @@
 mod core;
 mod drain;
 mod peer_event;
+mod placement;
 mod presence;
 mod ring;
 mod slots;
@@ -21,6 +22,7 @@ use crate::EngineError;
 use crate::mailbox::Mailbox;
 use holdfast_bdev::DriverKind;
 use holdfast_ring::MemView;
+use placement::Share;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -89,12 +91,13 @@ impl Reactors {
     pub(crate) fn start(
         plan: &ReactorPlan,
     ) -> Result<(Reactors, Vec<JoinHandle<()>>), EngineError> {
+        let share = Share::found();
         let places: Vec<Option<usize>> = if plan.cpus.is_empty() {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            vec![None; (cpus / 2).max(1)]
+            vec![None; share.reactors()]
         } else {
             plan.cpus.iter().copied().map(Some).collect()
         };
+        share.tell(places.len(), &plan.cpus);
         let mut all = Reactors {
             reactors: Vec::new(),
             next: 0.into(),

@@ -50,8 +50,8 @@ impl std::fmt::Debug for Opener {
 /// How the engine uses the machine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// One reactor is pinned to each of these CPUs. Empty: one reactor for every two CPUs this process may use, at least
-    /// one, placed by the kernel.
+    /// One reactor is pinned to each of these CPUs. Empty: one reactor for every two cores this process may use, no more
+    /// than its CPU quota has time for and at least one, placed by the kernel.
     pub cpus: Vec<usize>,
     /// How reactors reach storage.
     pub driver: DriverKind,
