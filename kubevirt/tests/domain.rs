@@ -278,6 +278,24 @@ fn text_that_is_no_domain_is_refused_with_the_place() {
 }
 
 #[test]
+fn nesting_beyond_64_is_refused_however_well_formed() {
+    let nested = |depth: usize| {
+        let inner = "<a>".repeat(depth) + &"</a>".repeat(depth);
+        plain().replace("<vcpu>", &format!("{inner}<vcpu>"))
+    };
+    // The domain itself is one of the 64.
+    assert!(rewritten(&nested(63), "data").contains("v.sock"));
+    assert!(refused(&nested(64)).contains("nested too deeply"));
+}
+
+#[test]
+fn memory_that_is_described_twice_is_refused() {
+    let twice = "<memoryBacking/><memoryBacking><hugepages/></memoryBacking><vcpu>";
+    let xml = plain().replace("<vcpu>", twice);
+    assert!(refused(&xml).contains("a second memoryBacking"));
+}
+
+#[test]
 fn document_type_and_entities_are_refused() {
     let bomb = r#"<!DOCTYPE d [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><domain>&b;</domain>"#;
     assert!(refused(bomb).contains("a document type is not allowed, at byte 0"));
