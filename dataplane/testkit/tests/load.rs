@@ -3,7 +3,7 @@
 
 use holdfast_bdev::{BlockDevice, Malloc, Null};
 use holdfast_testkit::frontend::Guest;
-use holdfast_testkit::load::{Clock, Echo, LoadQueue, Pattern, Wait, run, wake};
+use holdfast_testkit::load::{Clock, Echo, LoadQueue, Pattern, Wait, beside, run, wake};
 use holdfast_testkit::reference::{ReferenceConfig, ReferenceEngine};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,22 @@ fn queues_under_load_are_answered_in_every_pattern_and_end_empty() {
         assert!(tally.latency.count() > u64::from(depth), "{depth}");
         assert_eq!(tally.errors, 0, "{depth}");
         assert!(tally.elapsed >= SHORT && tally.per_second() > 0.0);
+    }
+}
+
+#[test]
+fn neighbour_and_flood_are_counted_apart_and_end_empty() {
+    let (_folder, _engine, mut guest) = engine(Arc::new(Malloc::new(16 << 20, 512).unwrap()));
+    let clock = Clock::new();
+    let mut queues = LoadQueue::all(&mut guest, pattern(1, 100)).unwrap();
+    queues[1].set_pattern(pattern(64, 0), Wait::Poll).unwrap();
+    let (one, flood) = queues.split_at_mut(1);
+    let times = (SHORT, 10 * SHORT);
+    for _ in 0..2 {
+        let (seen, flooded) = beside(&mut one[0], &mut flood[0], &clock, times).unwrap();
+        assert!(seen.latency.count() > 0 && flooded.latency.count() > 0);
+        assert_eq!(seen.elapsed, flooded.elapsed);
+        assert_eq!((seen.errors, flooded.errors), (0, 0));
     }
 }
 
