@@ -120,7 +120,7 @@ impl Wait {
     fn look_again(&mut self, max_ns: u64, now_ns: impl FnOnce() -> u64) -> bool {
         self.looks = self.looks.wrapping_add(1);
         let pays = self.pays(max_ns);
-        if pays && self.looks % LOOKS != 0 {
+        if pays && !self.looks.is_multiple_of(LOOKS) {
             return true;
         }
         let now = now_ns();
