@@ -1,5 +1,5 @@
 # Thin on purpose: every command lives in xtask/ and sets up what it needs.
-.PHONY: demo test soak bench bench-ring setup
+.PHONY: demo test soak bench bench-ring setup image
 
-demo test soak bench bench-ring setup:
+demo test soak bench bench-ring setup image:
 	@cargo xtask $@

@@ -3,7 +3,6 @@
 use crate::setup;
 use anyhow::{Context, ensure};
 use holdfast_guest::kit;
-use std::path::PathBuf;
 use std::process::Command;
 
 /// Handed on as they are.
@@ -37,8 +36,6 @@ pub(crate) fn ring(args: &Args) -> anyhow::Result<()> {
 }
 
 fn bench(words: &[String]) -> anyhow::Result<()> {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| kit::workspace().join("target"), PathBuf::from);
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args([
         "build",
@@ -51,7 +48,7 @@ fn bench(words: &[String]) -> anyhow::Result<()> {
     let built = cargo.current_dir(kit::workspace()).status();
     let built = built.context("cannot run cargo")?.success();
     ensure!(built, "the release build failed");
-    let ended = Command::new(target.join("release/bench"))
+    let ended = Command::new(kit::target().join("release/bench"))
         .args(words)
         .status();
     let ended = ended.context("cannot run the benchmark")?;

@@ -1,10 +1,11 @@
-//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench | bench-ring | deploy`.
+//! Developer commands behind the Makefile: `cargo xtask setup | test | soak | demo | bench | bench-ring | deploy | image`.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bench;
 mod demo;
 mod deploy;
+mod image;
 mod say;
 mod setup;
 mod soak;
@@ -37,6 +38,8 @@ enum Command {
     BenchRing(bench::Args),
     /// Write the manifests in deploy/ anew, from the Helm chart and the kinds.
     Deploy,
+    /// Build the container image.
+    Image(image::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::BenchRing(args) => bench::ring(&args),
         Command::Deploy => deploy::run(),
+        Command::Image(args) => image::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

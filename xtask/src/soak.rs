@@ -68,8 +68,5 @@ fn cargo(words: &[&str]) -> anyhow::Result<()> {
 }
 
 fn built(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    target
-        .map_or_else(|| kit::workspace().join("target"), PathBuf::from)
-        .join(name)
+    kit::target().join(name)
 }

@@ -195,9 +195,7 @@ fn tail(text: &str) -> String {
 
 /// `test-logs` beside what cargo builds.
 fn log_folder() -> anyhow::Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| kit::workspace().join("target"), PathBuf::from);
-    let logs = target.join("test-logs");
+    let logs = kit::target().join("test-logs");
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     Ok(logs)
 }

@@ -47,6 +47,12 @@ pub fn cache() -> PathBuf {
     workspace().join(".cache")
 }
 
+/// Where cargo builds: `target/` of the source tree unless CARGO_TARGET_DIR names another place.
+pub fn target() -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR");
+    named.map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
 /// The unpacked kernel package.
 pub fn kernel_folder() -> PathBuf {
     cache().join("kernel")
