@@ -31,6 +31,7 @@ holdfast_cluster::tests!(
     machine_that_nobody_rewrote_never_starts,
     machine_whose_server_is_away_waits_and_runs_when_it_comes,
     placeholder_takes_direct_reads_and_no_writes_from_the_machines_user,
+    state_where_no_placeholder_takes_direct_reads_is_told,
 );
 
 /// As KubeVirt's converters of these releases write it.
@@ -198,4 +199,11 @@ async fn placeholder_takes_direct_reads_and_no_writes_from_the_machines_user(
     let refused = String::from_utf8_lossy(&written.stderr);
     ensure!(refused.contains("Permission denied"), "{refused}");
     Ok(())
+}
+
+async fn state_where_no_placeholder_takes_direct_reads_is_told(_: &mut Host) -> anyhow::Result<()> {
+    let pod = Pod::new()?;
+    let mut storage = Storage::with_state_in(pod.mount("ramfs", "state")?)?;
+    storage.publish()?;
+    storage.until_said("takes no direct I/O")
 }

@@ -4,6 +4,7 @@ use crate::libvirt::USER;
 use anyhow::Context;
 use std::fs;
 use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// KubeVirt's name for it is /var/run/kubevirt-private; /var/run is a link.
@@ -27,6 +28,14 @@ impl Pod {
         fs::create_dir(&consoles)?;
         chown(consoles, Some(USER), Some(USER))?;
         Ok(pod)
+    }
+
+    /// A folder in it on a file system of this kind; gone with it.
+    pub(crate) fn mount(&self, kind: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = Path::new(PRIVATE).join(name);
+        fs::create_dir(&folder)?;
+        run("mount", &["-t", kind, kind, &folder.display().to_string()])?;
+        Ok(folder)
     }
 }
 

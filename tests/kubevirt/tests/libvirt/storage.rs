@@ -3,7 +3,7 @@
 use crate::machine::VOLUME;
 use crate::pod::run;
 use holdfast_guest::{Process, holdfast};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -16,6 +16,7 @@ const STAGING: &str = "/run/holdfast-test-staging";
 
 pub(crate) struct Storage {
     folder: TempDir,
+    state: PathBuf,
     process: Process,
 }
 
@@ -23,9 +24,20 @@ impl Storage {
     pub(crate) fn start() -> anyhow::Result<Storage> {
         // On a disk, as /var/lib/holdfast is: a file system in memory takes direct I/O from Linux 6.6 on only.
         let folder = tempfile::tempdir_in("/var/tmp")?;
+        let state = folder.path().join("state");
+        Storage::serve(folder, state)
+    }
+
+    /// The same, with its state somewhere else.
+    pub(crate) fn with_state_in(state: PathBuf) -> anyhow::Result<Storage> {
+        Storage::serve(tempfile::tempdir_in("/var/tmp")?, state)
+    }
+
+    fn serve(folder: TempDir, state: PathBuf) -> anyhow::Result<Storage> {
         Ok(Storage {
-            process: serve(&folder)?,
+            process: serve(&folder, &state)?,
             folder,
+            state,
         })
     }
 
@@ -54,8 +66,14 @@ impl Storage {
     }
 
     pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
-        self.process = serve(&self.folder)?;
+        self.process = serve(&self.folder, &self.state)?;
         Ok(())
+    }
+
+    /// Waits until it has said that.
+    pub(crate) fn until_said(&self, words: &str) -> anyhow::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        self.process.log().wait_for(0, words, until).map(drop)
     }
 
     fn csi(&self, words: &[&str]) -> anyhow::Result<()> {
@@ -70,12 +88,12 @@ fn endpoint(folder: &TempDir) -> String {
     format!("unix://{}/csi.sock", folder.path().display())
 }
 
-fn serve(folder: &TempDir) -> anyhow::Result<Process> {
+fn serve(folder: &TempDir, state: &Path) -> anyhow::Result<Process> {
     let pool = format!("p1={}/pool.img,size=1GiB", folder.path().display());
     let mut command = Command::new(holdfast()?);
     command
         .args(["standalone", "--node-name", "n1", "--pool", &pool, "--dir"])
-        .arg(folder.path().join("state"))
+        .arg(state)
         .args(["--csi-endpoint", &endpoint(folder)]);
     let process = Process::start("holdfast standalone", &mut command)?;
     let log = process.log();
