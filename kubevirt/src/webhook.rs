@@ -193,7 +193,7 @@ async fn renew(mut source: Source, tls: &RustlsConfig) {
 }
 
 enum Source {
-    Shared(SharedCertificate),
+    Shared(Box<SharedCertificate>),
     Mounted(MountedCertificate),
 }
 
@@ -201,7 +201,7 @@ impl Source {
     fn new(client: &Client, source: CertificateSource) -> Source {
         match source {
             CertificateSource::Shared { namespace } => {
-                Source::Shared(SharedCertificate::new(client, &namespace))
+                Source::Shared(Box::new(SharedCertificate::new(client, &namespace)))
             }
             CertificateSource::Mounted(folder) => Source::Mounted(MountedCertificate::new(&folder)),
         }

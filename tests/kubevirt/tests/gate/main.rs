@@ -113,8 +113,11 @@ async fn names_that_a_person_wrote_are_kept(plane: &mut Plane) -> anyhow::Result
     let stage = Stage::set(plane, "person").await?;
     stage.claim("data", "csi.holdfast.dev").await?;
     stage.claim("more", "csi.holdfast.dev").await?;
-    let mut vm = machine("vm", &[("data", disk("virtio")), ("more", disk("virtio"))]);
-    vm["metadata"]["annotations"] = json!({"holdfast.dev/volumes": "data", "other": "x"});
+    stage.claim("theirs", "csi.example.com").await?;
+    let names = ["data", "more", "theirs"];
+    let mut vm = machine("vm", &names.map(|name| (name, disk("virtio"))));
+    // The second name is wrong, and kept all the same: the machine's events say so.
+    vm["metadata"]["annotations"] = json!({"holdfast.dev/volumes": "data,theirs", "other": "x"});
     stage.create(&vm).await?;
     stage.launcher("pod", Some("vm"), &["data", "more"]).await?;
 
@@ -125,7 +128,7 @@ async fn names_that_a_person_wrote_are_kept(plane: &mut Plane) -> anyhow::Result
     let _gate = Loop::start(plane);
 
     stage.until_admitted("pod", "more").await?;
-    ensure!(stage.annotation("vm").await? == Some("data,more".to_owned()));
+    ensure!(stage.annotation("vm").await? == Some("data,more,theirs".to_owned()));
     Ok(())
 }
 
