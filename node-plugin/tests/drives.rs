@@ -27,11 +27,19 @@ fn machine() -> Machine {
 /// Gives the machine a blank drive.
 fn plug(machine: &Machine, name: &str, serial: &str) -> PathBuf {
     let file = tell(&machine.path("root"), name, serial);
-    fs::File::create(&file)
-        .unwrap()
-        .set_len(POOL_BYTES)
-        .unwrap();
+    make_blank(&file);
     file
+}
+
+/// The drive is plugged in while the agent looks for it: its node is there before the kernel tells of it.
+fn arrive(root: &Path, name: &str) {
+    make_blank(&root.join("dev").join(name));
+    tell(root, name, SERIAL);
+}
+
+fn make_blank(file: &Path) {
+    let made = fs::File::create(file).unwrap();
+    made.set_len(POOL_BYTES).unwrap();
 }
 
 /// The kernel tells of a drive; returns where its node belongs.
@@ -112,12 +120,7 @@ fn drive_that_is_not_there_is_told_with_what_is_and_taken_when_it_comes() {
         assert!(!holds(&pool, conditions::DEVICE_FOUND));
         let said = message(&pool, conditions::DEVICE_FOUND);
         assert!(said.contains("nvme0n1 (serial another"), "{said}");
-        let file = root.join("dev/nvme7n1");
-        fs::File::create(&file)
-            .unwrap()
-            .set_len(POOL_BYTES)
-            .unwrap();
-        tell(&root, "nvme7n1", SERIAL);
+        arrive(&root, "nvme7n1");
         until_ready(&node).await;
     });
 }
@@ -229,12 +232,7 @@ fn younger_of_two_pools_does_not_get_the_drive_when_it_comes() {
         until_refused(&node, POOL, "DeviceMissing").await;
         node.store.create(by_serial("pool-2")).await.unwrap();
         until_refused(&node, "pool-2", "DeviceInUse").await;
-        let file = root.join("dev/nvme7n1");
-        fs::File::create(&file)
-            .unwrap()
-            .set_len(POOL_BYTES)
-            .unwrap();
-        tell(&root, "nvme7n1", SERIAL);
+        arrive(&root, "nvme7n1");
         until_ready(&node).await;
         until_refused(&node, "pool-2", "DeviceInUse").await;
     });

@@ -76,25 +76,23 @@ pub(crate) async fn agent_killed_at_each_place_of_a_volumes_life_goes_on(
     plane: &mut Plane,
 ) -> anyhow::Result<()> {
     install(plane)?;
-    let plane = &*plane;
-    let lives = OF_A_VOLUME.iter().map(|place| async move {
-        let lived = live(plane, place).await;
-        lived.with_context(|| format!("killed at {place}"))
-    });
-    stream::iter(lives)
-        .buffer_unordered(SIDE_BY_SIDE)
-        .try_collect()
-        .await
+    at_each(OF_A_VOLUME, |place| live(plane, place)).await
 }
 
 pub(crate) async fn agent_killed_at_each_place_of_an_orphans_life_goes_on(
     plane: &mut Plane,
 ) -> anyhow::Result<()> {
     install(plane)?;
-    let plane = &*plane;
-    let lives = OF_AN_ORPHAN.iter().map(|place| async move {
-        let lived = live_without_object(plane, place).await;
-        lived.with_context(|| format!("killed at {place}"))
+    at_each(OF_AN_ORPHAN, |place| live_without_object(plane, place)).await
+}
+
+async fn at_each<F: Future<Output = anyhow::Result<()>>>(
+    places: &[&'static str],
+    live: impl Fn(&'static str) -> F,
+) -> anyhow::Result<()> {
+    let lives = places.iter().map(|place| {
+        let life = live(place);
+        async move { life.await.with_context(|| format!("killed at {place}")) }
     });
     stream::iter(lives)
         .buffer_unordered(SIDE_BY_SIDE)
