@@ -95,3 +95,35 @@ fn pod_of(target: &PublishedTarget) -> Option<ObjectReference> {
         ..Default::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_of_an_export_has_its_reason_and_trouble_is_a_warning() {
+        let cases = [
+            (ExportChange::Connected, events::GUEST_CONNECTED),
+            (ExportChange::Disconnected, events::GUEST_DISCONNECTED),
+            (
+                ExportChange::Replayed { requests: 3 },
+                events::INFLIGHT_REPLAYED,
+            ),
+            (ExportChange::IoError, events::IO_ERROR),
+            (ExportChange::DeviceLost, events::DEVICE_LOST),
+            (ExportChange::DeviceReturned, events::DEVICE_RETURNED),
+            (ExportChange::StopWaits, events::STOP_WAITS_FOR_DEVICE),
+        ];
+        let trouble = [
+            events::IO_ERROR,
+            events::DEVICE_LOST,
+            events::STOP_WAITS_FOR_DEVICE,
+        ];
+        for (change, reason) in cases {
+            let said = announcement(change).unwrap();
+            assert_eq!(said.reason, reason);
+            let warns = said.kind == EventKind::Warning;
+            assert_eq!(warns, trouble.contains(&reason), "{reason}");
+        }
+    }
+}

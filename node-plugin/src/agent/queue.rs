@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Longest pause after the store did not answer. It will, and a machine may be waiting for what is written there.
+const UNREACHED_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether what is awaited has come: a machine may be waiting for its disk.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -21,6 +23,8 @@ pub(super) enum Outcome {
     LookAgain,
     /// Something failed that may work later.
     Retry,
+    /// The store did not answer.
+    Unreached,
 }
 
 /// Objects of one kind by name, and when each is due.
@@ -41,15 +45,15 @@ struct Job {
 enum State {
     Idle(Outcome),
     Due(Instant),
-    /// Being worked on; `again` if something changed meanwhile.
+    /// Being worked on; `again` if it changed meanwhile, `stirred` if something else did.
     Running {
         again: bool,
+        stirred: bool,
     },
 }
 
 impl Queue {
-    /// Takes note of what is there now, `(name, version)`. What is new, changed or gone is due, and so is what waits for
-    /// something else: whatever changed may have been that.
+    /// Takes note of what is there now, `(name, version)`. What is new, changed or gone is due, and so is what waits.
     pub(super) fn observe(&mut self, seen: &[(String, String)], now: Instant) {
         for (name, version) in seen {
             let job = self.jobs.entry(name.clone()).or_insert_with(|| Job {
@@ -64,9 +68,21 @@ impl Queue {
         }
         for (name, job) in &mut self.jobs {
             let is_there = seen.binary_search_by(|(seen, _)| seen.cmp(name)).is_ok();
-            let vanished = !is_there && job.version.take().is_some();
-            if vanished || job.state == State::Idle(Outcome::Waiting) {
+            if !is_there && job.version.take().is_some() {
                 job.wake(now);
+            }
+        }
+        self.stir(now);
+    }
+
+    /// Something changed that is not listed here. What waits is due: that may have been what it waits for.
+    pub(super) fn stir(&mut self, now: Instant) {
+        for job in self.jobs.values_mut() {
+            match &mut job.state {
+                State::Idle(Outcome::Waiting) => job.state = State::Due(now),
+                // It may have looked before that.
+                State::Running { stirred, .. } => *stirred = true,
+                _ => {}
             }
         }
     }
@@ -91,7 +107,10 @@ impl Queue {
             .jobs
             .iter_mut()
             .find(|(_, job)| matches!(job.state, State::Due(due) if due <= now))?;
-        job.state = State::Running { again: false };
+        job.state = State::Running {
+            again: false,
+            stirred: false,
+        };
         Some(name.clone())
     }
 
@@ -100,14 +119,18 @@ impl Queue {
         let Some(job) = self.jobs.get_mut(name) else {
             return;
         };
-        let again = job.state == State::Running { again: true };
+        let again = match job.state {
+            State::Running { again, stirred } => again || stirred && outcome == Outcome::Waiting,
+            _ => false,
+        };
         job.failures = match outcome {
-            Outcome::Retry => job.failures.saturating_add(1),
+            Outcome::Retry | Outcome::Unreached => job.failures.saturating_add(1),
             _ => 0,
         };
         job.state = match outcome {
             _ if again => State::Due(now),
             Outcome::Retry => State::Due(now + pause(job.failures)),
+            Outcome::Unreached => State::Due(now + pause(job.failures).min(UNREACHED_MAX)),
             Outcome::LookAgain => State::Due(now + LOOK_INTERVAL),
             other => State::Idle(other),
         };
@@ -129,7 +152,10 @@ impl Queue {
 impl Job {
     fn wake(&mut self, now: Instant) {
         self.state = match self.state {
-            State::Running { .. } => State::Running { again: true },
+            State::Running { stirred, .. } => State::Running {
+                again: true,
+                stirred,
+            },
             State::Due(due) => State::Due(due.min(now)),
             State::Idle(_) => State::Due(now),
         };
@@ -186,9 +212,22 @@ mod tests {
             queue.finish(&name, outcome, now);
         }
         assert_eq!(queue.next_due(), None);
-        queue.observe(&objects, now);
+        queue.stir(now);
         assert_eq!(queue.start_next(now).as_deref(), Some("a"));
         assert_eq!(queue.start_next(now), None);
+    }
+
+    #[test]
+    fn change_elsewhere_during_a_turn_brings_another_if_it_ends_waiting() {
+        for (outcome, again) in [(Outcome::Waiting, true), (Outcome::Done, false)] {
+            let (mut queue, now) = (Queue::default(), Instant::now());
+            queue.observe(&seen(&[("a", "1")]), now);
+            queue.start_next(now);
+            queue.stir(now);
+            assert_eq!(queue.start_next(now), None, "one turn at a time");
+            queue.finish("a", outcome, now);
+            assert_eq!(queue.start_next(now).is_some(), again, "{outcome:?}");
+        }
     }
 
     #[test]
@@ -208,6 +247,22 @@ mod tests {
         assert_eq!(pauses.last(), Some(&PAUSE_MAX));
         queue.observe(&seen(&[("a", "2")]), now);
         assert_eq!(queue.start_next(now).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn store_that_does_not_answer_is_asked_again_every_few_seconds() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        queue.observe(&seen(&[("a", "1")]), now);
+        for _ in 0..10 {
+            queue.start_next(now).unwrap();
+            queue.finish("a", Outcome::Unreached, now);
+            let due = queue.next_due().unwrap();
+            assert!(due > now && due <= now + UNREACHED_MAX);
+            now = due;
+        }
+        queue.start_next(now).unwrap();
+        queue.finish("a", Outcome::Retry, now);
+        assert_eq!(queue.next_due(), Some(now + PAUSE_MAX), "a failure rests");
     }
 
     #[test]

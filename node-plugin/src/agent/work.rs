@@ -44,7 +44,8 @@ impl<S: Store> Agent<S> {
     }
 
     async fn work_on<K: Reconcile>(&self) {
-        let mut wakes = Wakes::of(self.store());
+        let mut changes = self.store().watch::<K>();
+        let mut others = Others::of(self.store());
         let mut queue = Queue::default();
         let mut turns = Turns::new();
         let mut listed = true;
@@ -54,7 +55,9 @@ impl<S: Store> Agent<S> {
                 turns.start::<K, S>(self, name);
             }
             tokio::select! {
-                () = wakes.changed() => listed = self.observe::<K>(&mut queue).await,
+                () = changes.changed() => listed = self.observe::<K>(&mut queue).await,
+                // While the list fails, it is due anyway, and stirs as well.
+                () = others.changed(), if listed => queue.stir(now()),
                 () = sleep(RELIST_INTERVAL), if !listed => {
                     listed = self.observe::<K>(&mut queue).await;
                 }
@@ -102,7 +105,13 @@ impl<S: Store> Agent<S> {
             Err(NodeError::Store(StoreError::Conflict { .. })) => Outcome::Waiting,
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), name, %error, "Will be tried again");
-                Outcome::Retry
+                match error {
+                    // A server that has just started denies everything for a moment.
+                    NodeError::Store(
+                        StoreError::Unavailable { .. } | StoreError::Denied { .. },
+                    ) => Outcome::Unreached,
+                    _ => Outcome::Retry,
+                }
             }
         }
     }
@@ -146,17 +155,17 @@ fn panicked(error: &JoinError) -> Outcome {
     Outcome::Retry
 }
 
-/// Changes of every kind: pools, volumes, sessions and orphans depend on each other.
-struct Wakes {
+/// Changes of any kind: pools, volumes, sessions and orphans wait for each other.
+struct Others {
     pools: Changes,
     volumes: Changes,
     sessions: Changes,
     orphans: Changes,
 }
 
-impl Wakes {
-    fn of<S: Store>(store: &S) -> Wakes {
-        Wakes {
+impl Others {
+    fn of<S: Store>(store: &S) -> Others {
+        Others {
             pools: store.watch::<BlockPool>(),
             volumes: store.watch::<SplitVolume>(),
             sessions: store.watch::<VolumeSession>(),

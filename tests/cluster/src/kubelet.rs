@@ -25,6 +25,8 @@ pub use register::ensure_node;
 
 /// Between two tries of something that failed. Kubelet begins with half a second, too, and then waits longer and longer.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// A watch that lost its server waits for up to half a minute before it begins again; tests need not.
+const LOOK_ANYWAY: Duration = Duration::from_secs(3);
 
 /// The stand-in for one node's kubelet. Dropped, it makes no more calls.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ async fn serve(client: Client, place: Place, mut pods: Pods) {
     let mut changes = pin!(changes);
     loop {
         let done = pods.sync().await;
-        let wait = if done { Duration::MAX } else { TRY_AGAIN };
+        let wait = if done { LOOK_ANYWAY } else { TRY_AGAIN };
         // Errors of the watch need no answer: it begins again by itself.
         let _ = tokio::time::timeout(wait, changes.next()).await;
     }

@@ -1,12 +1,14 @@
 //! One part of the cluster dies at each step of a volume's life, and comes back: nothing is lost, nothing is left over.
 #![forbid(unsafe_code)]
 
-use anyhow::ensure;
-use holdfast_api::{SplitVolume, VolumeSession};
+use anyhow::{Context, ensure};
+use holdfast_api::{SplitVolume, VolumeSession, conditions, events, is_true, reasons};
 use holdfast_cluster::lab::{Machine, PATIENCE, Running};
 use holdfast_cluster::{Lab, until};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DeleteParams, ListParams};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 holdfast_cluster::tests!(on Lab:
     controller_killed_at_each_step_finishes_when_it_is_back,
@@ -15,6 +17,9 @@ holdfast_cluster::tests!(on Lab:
     volume_written_before_the_controller_died_is_joined_not_made_twice,
     volume_unseen_by_a_killed_agent_is_made_by_its_successor,
     agent_started_without_api_server_serves_what_it_served,
+    refusal_that_a_dead_controller_never_heard_is_cleared_by_the_next,
+    session_deleted_while_the_agent_is_down_is_served_until_it_is_unpublished,
+    controller_asked_to_end_does_not_wait_for_silent_sidecars,
 );
 
 const MIB: u64 = 1 << 20;
@@ -222,4 +227,101 @@ async fn agent_started_without_api_server_serves_what_it_served(
     machine.shut_down();
     lab.remove("alone").await?;
     lab.until_empty().await
+}
+
+/// Agents that stand still let two volumes be placed where only one has room; the one without hears so when nobody waits.
+async fn refusal_that_a_dead_controller_never_heard_is_cleared_by_the_next(
+    lab: &mut Lab,
+) -> anyhow::Result<()> {
+    for node in &mut lab.nodes {
+        node.agent().freeze()?;
+    }
+    for name in ["first", "second"] {
+        lab.claim(name, "160Mi").await?;
+        lab.pod(name, Some("n1")).await?;
+    }
+    until("both volumes are written", PATIENCE, || async {
+        let written = lab.volumes().await?.len();
+        Ok((written == 2).then_some(()).ok_or(written.to_string()))
+    })
+    .await?;
+    lab.controller().kill()?;
+    for node in &mut lab.nodes {
+        node.agent().thaw()?;
+    }
+    let refused = until_refused(lab).await?;
+    lab.until_told(events::NO_SPACE, &refused.name_any())
+        .await?;
+    lab.restart_controller().await?;
+    until("the refused volume is gone", PATIENCE, || async {
+        let left = lab.volumes().await?;
+        let is_left = left.iter().any(|volume| volume.uid() == refused.uid());
+        Ok((!is_left).then_some(()).ok_or_else(|| format!("{left:?}")))
+    })
+    .await?;
+    let (winner, loser) = match refused.spec.claim.as_ref().map(|claim| &*claim.name) {
+        Some("first") => ("second", "first"),
+        _ => ("first", "second"),
+    };
+    lab.until_running(winner).await?;
+    // It was RESOURCE_EXHAUSTED that the provisioner heard: it tries again when there is room.
+    lab.remove(winner).await?;
+    lab.until_running(loser).await?;
+    ensure!(lab.volumes().await?.len() == 1);
+    lab.remove(loser).await?;
+    lab.until_empty().await
+}
+
+async fn until_refused(lab: &Lab) -> anyhow::Result<SplitVolume> {
+    until("one volume has no room", PATIENCE, || async {
+        let volumes = lab.volumes().await?;
+        let refused = volumes.iter().find(|volume| {
+            let known = volume.status.iter().flat_map(|status| &status.conditions);
+            known.clone().any(|known| known.reason == reasons::NO_SPACE)
+        });
+        Ok(refused.cloned().ok_or_else(|| format!("{volumes:?}")))
+    })
+    .await
+}
+
+async fn session_deleted_while_the_agent_is_down_is_served_until_it_is_unpublished(
+    lab: &mut Lab,
+) -> anyhow::Result<()> {
+    let run = lab.run("cut-off", "32Mi", Some("n1")).await?;
+    let mut machine = boot(lab, &run)?;
+    let mark = machine.leave_mark()?;
+    lab.node("n1")?.agent().kill()?;
+    let sessions: Api<VolumeSession> = Api::all(lab.client());
+    let params = DeleteParams::default();
+    sessions.delete(&run.volume, &params).await?;
+    lab.restart_agent("n1").await?;
+    machine.reconnect()?;
+    machine.work(8 * MIB..32 * MIB, 500)?;
+    ensure!(machine.still_has(&mark)?, "what was flushed is gone");
+    let session = sessions.get(&run.volume).await?;
+    let status = session.status.context("it is served, so it says so")?;
+    ensure!(is_true(&status.conditions, conditions::EXPORTED));
+
+    // It ends when it is unpublished, without being asked again.
+    machine.shut_down();
+    lab.remove("cut-off").await?;
+    lab.until_empty().await
+}
+
+async fn controller_asked_to_end_does_not_wait_for_silent_sidecars(
+    lab: &mut Lab,
+) -> anyhow::Result<()> {
+    // Provisioner and resizer keep their connections open as well.
+    let socket = lab.controller_endpoint().replace("unix://", "");
+    let silent = UnixStream::connect(socket)?;
+    let since = Instant::now();
+    let ended = lab.controller().holdfast().end(Duration::from_secs(60))?;
+    let took = since.elapsed();
+    drop(silent);
+    println!("the controller ended {took:.2?} after it was asked to");
+    ensure!(ended.success(), "{ended}");
+    // Calls under way would have 10 s; there is none.
+    ensure!(took < Duration::from_secs(5), "it took {took:?}");
+    lab.controller().kill()?;
+    lab.restart_controller().await
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, ensure};
-use holdfast_api::{SplitVolume, parse_quantity};
+use holdfast_api::{SplitVolume, events, parse_quantity};
 use holdfast_cluster::lab::{Machine, PATIENCE, POOL_BYTES};
 use holdfast_cluster::{Lab, until};
 use kube::api::{Patch, PatchParams};
@@ -15,6 +15,7 @@ holdfast_cluster::tests!(on Lab:
     claims_are_bound_within_seconds,
     node_is_chosen_by_its_free_space,
     race_for_the_last_space_sends_the_loser_elsewhere,
+    what_happens_to_a_volume_is_told,
 );
 
 const MIB: u64 = 1 << 20;
@@ -174,4 +175,25 @@ async fn race_for_the_last_space_sends_the_loser_elsewhere(lab: &mut Lab) -> any
 
 fn name_of(volume: &SplitVolume) -> String {
     kube::ResourceExt::name_any(volume)
+}
+
+async fn what_happens_to_a_volume_is_told(lab: &mut Lab) -> anyhow::Result<()> {
+    let run = lab.run("told", "32Mi", Some("n1")).await?;
+    let volume = &run.volume;
+    let socket = lab.node("n1")?.socket(&run.uid, volume)?;
+    let machine = Machine::boot(&socket)?;
+    resize(lab, "told", "64Mi").await?;
+    lab.until_told(events::EXPANDED, volume).await?;
+    let too_much = json!({ "spec": { "resources": { "requests": { "storage": "1Gi" } } } });
+    change(lab, "told", &too_much).await?;
+    lab.until_told(events::EXPAND_FAILED, volume).await?;
+    machine.shut_down();
+    lab.until_told(events::GUEST_DISCONNECTED, volume).await?;
+    lab.node("n1")?.agent().kill()?;
+    lab.restart_agent("n1").await?;
+    lab.until_told(events::RE_EXPORTED, volume).await?;
+    lab.remove("told").await?;
+    lab.until_told(events::ERASE_STARTED, volume).await?;
+    lab.until_empty().await?;
+    lab.until_told(events::ERASE_COMPLETED, "n1").await
 }

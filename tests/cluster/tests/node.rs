@@ -5,6 +5,8 @@
 mod agent;
 #[path = "node/crashes.rs"]
 mod crashes;
+#[path = "node/lists.rs"]
+mod lists;
 
 use agent::{Agent, PATIENCE, edit, holds, install, pool, store, until_object, volume};
 use anyhow::{Context, ensure};
@@ -21,6 +23,7 @@ use holdfast_store::{KubeStore, Store};
 use holdfast_testkit::frontend::{Guest, Layout, Op, status};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
+use lists::volume_that_comes_has_no_other_kind_listed;
 use std::path::Path;
 
 holdfast_cluster::tests!(
@@ -31,6 +34,7 @@ holdfast_cluster::tests!(
     second_agent_of_a_node_waits_for_the_first,
     objects_of_another_node_are_left_alone,
     limits_are_changed_while_a_machine_runs,
+    volume_that_comes_has_no_other_kind_listed,
     each_place_of_the_agent_is_tried,
     agent_killed_at_each_place_of_a_volumes_life_goes_on,
     agent_killed_at_each_place_of_an_orphans_life_goes_on,

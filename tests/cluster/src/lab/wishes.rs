@@ -5,6 +5,7 @@ use crate::until;
 use anyhow::Context;
 use holdfast_api::{BlockPool, SplitVolume, parse_quantity};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -185,6 +186,26 @@ impl Lab {
                 Ok(full.is_empty().then_some(()).ok_or_else(|| full.join("; ")))
             },
         )
+        .await
+    }
+
+    /// Waits until an event of this reason is told of an object of this name.
+    ///
+    /// # Errors
+    /// If none is in time; the message has the reasons that were told.
+    pub async fn until_told(&self, reason: &str, name: &str) -> anyhow::Result<()> {
+        let events: Api<Event> = Api::all(self.client());
+        let what = format!("{reason} is told of {name}");
+        until(&what, PATIENCE, || async {
+            let all = events.list(&ListParams::default()).await?;
+            let of_it = all.iter().filter(|event| {
+                let about = event.regarding.as_ref();
+                about.and_then(|about| about.name.as_deref()) == Some(name)
+            });
+            let told: Vec<_> = of_it.filter_map(|event| event.reason.clone()).collect();
+            let is_told = told.iter().any(|told| told == reason);
+            Ok(is_told.then_some(()).ok_or_else(|| format!("{told:?}")))
+        })
         .await
     }
 
