@@ -191,8 +191,7 @@ impl State {
             return;
         }
         let times = self.failing.get(name).map_or(0, |it| it.times) + 1;
-        let rest = PAUSE_MIN.saturating_mul(1 << (times - 1).min(16));
-        let rest = rest.min(PAUSE_MAX);
+        let rest = rest_after(times);
         tracing::warn!(pool = name, %error, ?rest, "Erasing failed; it is tried again");
         let failing = Failing {
             times,
@@ -203,8 +202,26 @@ impl State {
     }
 }
 
+/// How long a pool is left alone that has failed so many times without a success between.
+fn rest_after(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    PAUSE_MIN.saturating_mul(1 << doublings).min(PAUSE_MAX)
+}
+
 impl std::fmt::Debug for Eraser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Eraser")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drive_that_fails_is_tried_again_after_pauses_that_grow_to_an_end() {
+        let pauses: Vec<u64> = (1..=11).map(|times| rest_after(times).as_secs()).collect();
+        assert_eq!(pauses[..4], [1, 2, 4, 8]);
+        assert_eq!(pauses[9..], [300, 300]);
     }
 }
