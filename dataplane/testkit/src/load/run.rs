@@ -97,7 +97,7 @@ fn keep_both_full(
         neighbour.turn(clock, &mut seen, true)?;
         flood.take_up_to(PIECE, clock, &mut flooded, true)?;
         looks = looks.wrapping_add(1);
-        if looks % LOOKS != 0 {
+        if !looks.is_multiple_of(LOOKS) {
             continue;
         }
         let now = clock.ticks();
