@@ -20,7 +20,7 @@ fn lists(plane: &Plane, resource: &str) -> anyhow::Result<u64> {
     });
     let counts = counters.map(|line| {
         let count = line.rsplit(' ').next().context("a counter has a value")?;
-        Ok(count.parse::<f64>()? as u64)
+        Ok(count.parse::<u64>()?) // Below a million, which is written with an exponent.
     });
     counts.sum()
 }
