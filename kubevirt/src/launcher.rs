@@ -67,3 +67,27 @@ pub(crate) fn mounts(pod: &Pod, claim: &str) -> bool {
     let mut claims = sources.filter_map(|volume| volume.persistent_volume_claim.as_ref());
     claims.any(|source| source.claim_name == claim)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_machine_of_kubevirt_owns_a_launcher() {
+        let owned = |api: &str, kind: &str| -> Pod {
+            let owner = json!({"apiVersion": api, "kind": kind, "name": "vm", "uid": "u"});
+            serde_json::from_value(json!({"metadata": {"ownerReferences": [owner]}})).unwrap()
+        };
+        let machines = owned("kubevirt.io/v1", "VirtualMachineInstance");
+        assert_eq!(machine(&machines), Some("vm"));
+        for (api, kind) in [
+            ("kubevirt.io/v1", "VirtualMachine"),
+            ("apps/v1", "ReplicaSet"),
+            ("kubevirt.io.example.com/v1", "VirtualMachineInstance"),
+        ] {
+            assert_eq!(machine(&owned(api, kind)), None, "{api} {kind}");
+        }
+        assert_eq!(machine(&Pod::default()), None);
+    }
+}

@@ -138,7 +138,7 @@ mod tests {
             "image": "registry/holdfast:1", "imagePullPolicy": "IfNotPresent",
             "command": ["/holdfast"], "args": ["kubevirt-hook"]
         });
-        assert_eq!(sidecars(&patched(None)), [entry.clone()]);
+        assert_eq!(sidecars(&patched(None)), std::slice::from_ref(&entry));
         assert_eq!(sidecars(&patched(Some(&Annotations::new()))), [entry]);
     }
 

@@ -24,6 +24,8 @@ holdfast_cluster::tests!(
     disk_that_a_socket_cannot_be_is_refused_with_events,
     foreign_and_unknown_names_are_told,
     second_machine_on_a_claim_is_refused_until_the_first_has_ended,
+    pod_that_has_ended_and_machine_that_was_refused_hold_nothing,
+    claim_of_a_block_device_is_refused_with_events,
     pods_that_are_no_launchers_of_a_machine,
     pod_without_a_node_is_not_looked_at,
     time_from_pod_to_admission_is_measured,
@@ -226,6 +228,56 @@ async fn second_machine_on_a_claim_is_refused_until_the_first_has_ended(
     stage.remove_pod("pod-1").await?;
 
     stage.until_admitted("pod-2", "data").await
+}
+
+async fn pod_that_has_ended_and_machine_that_was_refused_hold_nothing(
+    plane: &mut Plane,
+) -> anyhow::Result<()> {
+    let stage = Stage::set(plane, "nothing").await?;
+    stage.claim("data", "csi.holdfast.dev").await?;
+    for (name, bus) in [("refused", "sata"), ("ended", "virtio"), ("last", "virtio")] {
+        stage.create(&machine(name, &[("data", disk(bus))])).await?;
+    }
+    let _gate = Loop::start(plane);
+    stage
+        .launcher("pod-refused", Some("refused"), &["data"])
+        .await?;
+    stage
+        .until_event(
+            "VirtualMachineInstance",
+            "refused",
+            "VolumeNotServed",
+            "set bus",
+        )
+        .await?;
+    stage
+        .launcher("pod-ended", Some("ended"), &["data"])
+        .await?;
+    stage.until_admitted("pod-ended", "data").await?;
+    stage.end_pod("pod-ended").await?;
+
+    stage.launcher("pod-last", Some("last"), &["data"]).await?;
+    stage.until_admitted("pod-last", "data").await
+}
+
+async fn claim_of_a_block_device_is_refused_with_events(plane: &mut Plane) -> anyhow::Result<()> {
+    let stage = Stage::set(plane, "block").await?;
+    stage.claim_as("data", "csi.holdfast.dev", "Block").await?;
+    stage
+        .create(&machine("vm", &[("data", disk("virtio"))]))
+        .await?;
+    let _gate = Loop::start(plane);
+    stage.launcher("pod", Some("vm"), &["data"]).await?;
+    for (kind, name) in [
+        ("VirtualMachineInstance", "vm"),
+        ("PersistentVolumeClaim", "data"),
+    ] {
+        stage
+            .until_event(kind, name, "VolumeNotServed", "use Filesystem")
+            .await?;
+    }
+    ensure!(stage.annotation("vm").await?.is_none());
+    Ok(())
 }
 
 async fn pods_that_are_no_launchers_of_a_machine(plane: &mut Plane) -> anyhow::Result<()> {

@@ -5,7 +5,8 @@ use holdfast_cluster::{Plane, until};
 use holdfast_kubevirt::{PublishGate, Refusal, machine_resource, run_gate};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{
-    Api, DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams,
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent,
+    WatchParams,
 };
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -74,6 +75,16 @@ impl Stage {
 
     /// A claim bound to a volume of `driver` whose id is the claim's name.
     pub(crate) async fn claim(&self, name: &str, driver: &str) -> anyhow::Result<()> {
+        self.claim_as(name, driver, "Filesystem").await
+    }
+
+    /// The same, with a volumeMode.
+    pub(crate) async fn claim_as(
+        &self,
+        name: &str,
+        driver: &str,
+        mode: &str,
+    ) -> anyhow::Result<()> {
         let volume = format!("{}-{name}", self.namespace);
         let (size, modes) = (json!({"storage": "1Gi"}), json!(["ReadWriteOnce"]));
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
@@ -83,7 +94,7 @@ impl Stage {
                 "metadata": {"name": volume},
                 "spec": {
                     "capacity": size, "accessModes": modes, "storageClassName": "holdfast",
-                    "persistentVolumeReclaimPolicy": "Retain",
+                    "persistentVolumeReclaimPolicy": "Retain", "volumeMode": mode,
                     "csi": {"driver": driver, "volumeHandle": name},
                     "claimRef": {"namespace": self.namespace, "name": name}
                 }
@@ -97,7 +108,7 @@ impl Stage {
                 "metadata": {"name": name},
                 "spec": {
                     "accessModes": modes, "storageClassName": "holdfast", "volumeName": volume,
-                    "resources": {"requests": size}
+                    "resources": {"requests": size}, "volumeMode": mode
                 }
             }),
         )
@@ -161,6 +172,17 @@ impl Stage {
     pub(crate) async fn remove_pod(&self, name: &str) -> anyhow::Result<()> {
         let pods: Api<Pod> = self.api();
         pods.delete(name, &DeleteParams::default().grace_period(0))
+            .await?;
+        Ok(())
+    }
+
+    /// What kubelet says of a pod whose containers have all ended well. It stays, whoever wants to tidy up.
+    pub(crate) async fn end_pod(&self, name: &str) -> anyhow::Result<()> {
+        let pods: Api<Pod> = self.api();
+        let held = Patch::Merge(json!({"metadata": {"finalizers": ["holdfast.dev/test"]}}));
+        pods.patch(name, &PatchParams::default(), &held).await?;
+        let ended = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+        pods.patch_status(name, &PatchParams::default(), &ended)
             .await?;
         Ok(())
     }

@@ -4,6 +4,7 @@ use crate::install::{NAME, NAMESPACE};
 use crate::replica::{Replica, client_of, post, trusted};
 use crate::stage::{PATIENCE, Stage, claim, machine};
 use anyhow::{Context, ensure};
+use futures::future::try_join_all;
 use holdfast_cluster::{Plane, until};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -20,14 +21,15 @@ pub(crate) async fn replicas_share_one_certificate(plane: &mut Plane) -> anyhow:
     stage.bound_claim("data", "csi.holdfast.dev")?;
     write(plane, &[]).await?;
 
-    let (first, second) = tokio::try_join!(Replica::start(plane), Replica::start(plane))?;
+    // More than a release has: all find the Secret empty at the same moment.
+    let replicas = try_join_all((0..6).map(|_| Replica::start(plane))).await?;
 
     let bundle = trusted(plane)?;
-    for (name, replica) in [("vm-1", &first), ("vm-2", &second)] {
+    for (number, replica) in replicas.iter().enumerate() {
         client_answers(replica, &bundle).await?;
         stage.point_to(replica).await?;
-        let created = stage.create(&machine(name, &[claim("data")])).await?;
-        created.has_only_our_hook()?;
+        let vm = machine(&format!("vm-{number}"), &[claim("data")]);
+        stage.create(&vm).await?.has_only_our_hook()?;
     }
     // One that comes later finds it, and writes nothing.
     let before = version(plane).await?;
@@ -63,6 +65,17 @@ pub(crate) async fn certificate_is_replaced_without_a_machine_left_out(
     // What another replica would write: a new certificate, and trust in the old one beside it.
     let next = made(365 * DAY, &held(plane, "ca.crt").await?)?;
     write(plane, &next.1).await?;
+    let told = base64(&next.1[2].1);
+    until("the API server is told to trust it", PATIENCE, || async {
+        let bundle = trusted(plane)?;
+        Ok(if bundle == told { Ok(()) } else { Err(bundle) })
+    })
+    .await?;
+    let early = client_answers(&replica, &base64(&next.0)).await;
+    ensure!(
+        early.is_err(),
+        "served before every API server can have heard"
+    );
     until_served(&stage, &replica, &next.0).await?;
 
     // One that is about to end is replaced by the replica itself.

@@ -123,6 +123,7 @@ pub(crate) async fn default_class_counts(plane: &mut Plane) -> anyhow::Result<()
     stage.point_to(&replica).await?;
     // A claim that names no class keeps that as long as there is no default.
     stage.unbound_claim("plain", None)?;
+    stage.class("no-default", OURS, false)?;
     stage.data_volume("image", json!({"storage": {}}))?;
     let volumes = [("claim", claim("plain")), ("image", data_volume("image"))];
     for (name, volume) in &volumes {
