@@ -8,10 +8,15 @@ const TABLE: &str = "docs/crash-matrix.md";
 /// Its tests are about nothing else, so each has to be in the table.
 const ALL_OF: &str = "tests/cluster/tests/crashes.rs";
 
-fn read(path: &str) -> String {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
-        .join(path);
+        .canonicalize()
+        .expect("the workspace exists")
+}
+
+fn read(path: &str) -> String {
+    let path = root().join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -63,7 +68,8 @@ fn sources(dir: &Path, found: &mut Vec<(String, String)>) {
             }
         } else if name.ends_with(".rs") {
             let text = fs::read_to_string(&path).expect("readable source");
-            let is_test = path.iter().any(|part| part == "tests") || name == "tests.rs";
+            let below = path.strip_prefix(root()).expect("below the root");
+            let is_test = below.iter().any(|part| part == "tests") || name == "tests.rs";
             let at = if is_test {
                 Some(0)
             } else {
@@ -83,10 +89,7 @@ fn each_event_is_announced_somewhere_and_waited_for_by_a_test() {
         Some((name, rest.strip_suffix("\";")?))
     });
     let mut found = Vec::new();
-    sources(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
-        &mut found,
-    );
+    sources(&root(), &mut found);
     let mut count = 0;
     for (name, reason) in reasons {
         let constant = format!("events::{name}");
