@@ -255,6 +255,8 @@ mod tests {
         let missing = status(false, DEVICE_MISSING, 50);
         let wrong = status(false, DEVICE_MISMATCH, 50);
         let corrupt = status(false, METADATA_CORRUPT, 50);
+        let mut erasing = ready.clone();
+        erasing.erase_pending_bytes = 10;
         let mut stuck = ready.clone();
         say_of_erasing(&mut stuck, Some("the drive answers EIO"));
         let cases = [
@@ -266,6 +268,7 @@ mod tests {
             (Some(&wrong), &ready, events::POOL_READY),
             (Some(&ready), &corrupt, events::METADATA_CORRUPT),
             (Some(&ready), &stuck, events::ERASE_FAILED),
+            (Some(&erasing), &ready, events::ERASE_COMPLETED),
             (
                 Some(&ready),
                 &status(true, reasons::OK, 9),
