@@ -24,7 +24,10 @@ async fn call(underway: &Underway, answer: oneshot::Receiver<()>) {
     let answer = std::sync::Mutex::new(Some(answer));
     let mut server = underway.layer(service_fn(move |(): ()| {
         let answer = answer.lock().unwrap().take().unwrap();
-        async move { Ok::<_, Infallible>(answer.await.unwrap()) }
+        async move {
+            answer.await.unwrap();
+            Ok::<_, Infallible>(())
+        }
     }));
     server.call(()).await.unwrap();
 }
