@@ -118,7 +118,9 @@ fn request_of_a_light_guest_is_taken_before_the_flood_s_next_but_one() {
     }
     list.lock().unwrap().clear();
 
-    (0..FLOOD).for_each(|_| drop(flood.stage(READ, Layout::DIRECT).unwrap()));
+    for _ in 0..FLOOD {
+        flood.stage(READ, Layout::DIRECT).unwrap();
+    }
     flood.notify().unwrap();
 
     let mut left = FLOOD;

@@ -44,8 +44,10 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const TIME: Duration = Duration::from_millis(50);
-/// Requests before any are counted.
-const WARM: u64 = 128;
+/// Requests of a spell. A disk that others keep busy gets the time it needs for them.
+const SPELL: u64 = 128;
+/// Lists grow to their size in some of them; what a request allocates is seen in all.
+const SPELLS: usize = 12;
 
 fn pattern(depth: u16) -> Pattern {
     Pattern {
@@ -61,6 +63,18 @@ fn guest(socket: &Path) -> (Guest, LoadQueue) {
     let mut guest = Guest::builder().inflight().connect(socket).unwrap();
     let queue = LoadQueue::all(&mut guest, pattern(1)).unwrap().remove(0);
     (guest, queue)
+}
+
+/// What the engine allocates during a spell of requests.
+fn allocations(queue: &mut LoadQueue, clock: &Clock) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let mut requests = 0;
+    while requests < SPELL {
+        let tally = run(std::slice::from_mut(queue), clock, Duration::ZERO, TIME).unwrap();
+        assert_eq!(tally.errors, 0);
+        requests += tally.latency.count();
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
 #[test]
@@ -81,18 +95,11 @@ fn requests_of_a_steady_load_allocate_nothing_in_the_engine() {
         let (_guest, mut queue) = guest(&bench.serve(name, device));
         for (depth, wait) in [(1, Wait::Poll), (64, Wait::Poll), (8, Wait::Interrupt)] {
             queue.set_pattern(pattern(depth), wait).unwrap();
-            let queues = std::slice::from_mut(&mut queue);
-            // Every list has its size by then; a disk that others keep busy gets the time it needs.
-            let mut warm = 0;
-            while warm < WARM {
-                warm += run(queues, &clock, TIME, TIME).unwrap().latency.count();
-            }
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            let tally = run(queues, &clock, Duration::ZERO, TIME).unwrap();
-            let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
-            let requests = tally.latency.count();
-            assert_eq!(tally.errors, 0);
-            assert_eq!(allocated, 0, "{name}, depth {depth}: {requests} requests");
+            let mut spells = (0..SPELLS).map(|_| allocations(&mut queue, &clock));
+            assert!(
+                spells.any(|allocated| allocated == 0),
+                "{name}, depth {depth}: requests allocate in every spell"
+            );
         }
     }
 }
