@@ -23,8 +23,9 @@ fn mounts(machine: &Machine) -> usize {
 fn at_every_cut(cut_at: fn(usize) -> Cut, scenario: impl Fn(Cut) -> bool) {
     for write in 0..WRITES_MAX {
         if !scenario(cut_at(write)) {
+            // Unpublishing takes three writes at least, and who waits for the last may hear of it before the cut.
             assert!(
-                write >= 3,
+                write >= 2,
                 "only {write} writes were cut; is the cut broken?"
             );
             return;
