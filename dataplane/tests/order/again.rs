@@ -103,6 +103,8 @@ fn stop_that_meets_a_lost_drive_leaves_all_of_it_in_order() {
         stop.join().unwrap().unwrap();
     });
     drop(device);
+    // What is given to the drive that is gone would stay with it: it answers nothing any more.
+    place.wait_lost(true);
     guest.put_queues(queues);
     guest.start_queue(0).unwrap();
     place.put_back_contrary();
