@@ -5,7 +5,7 @@ use crate::setup;
 use anyhow::{Context, ensure};
 use holdfast_guest::kit::{target, workspace};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The compiler's name for a binary that needs no library of its machine.
@@ -55,13 +55,13 @@ fn binary() -> anyhow::Result<PathBuf> {
 }
 
 fn builder() -> Option<&'static str> {
-    let path = std::env::var_os("PATH")?;
-    let found = |name: &&str| std::env::split_paths(&path).any(|dir| is_program(&dir.join(name)));
-    BUILDERS.into_iter().find(found)
+    BUILDERS.into_iter().find(|name| works(name))
 }
 
-fn is_program(path: &Path) -> bool {
-    path.is_file()
+/// A builder may be installed and of no use, as docker is without its daemon.
+fn works(name: &str) -> bool {
+    let asked = Command::new(name).arg("info").output();
+    asked.is_ok_and(|answer| answer.status.success())
 }
 
 fn succeed(command: &mut Command, what: &str) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: builds what is to be killed, and lets `tests/soak` do the rest.
 
+use crate::setup;
 use anyhow::{Context, ensure};
 use holdfast_guest::kit;
 use std::path::PathBuf;
@@ -15,6 +16,9 @@ pub(crate) struct Args {
 
 /// Crash points are in debug builds only; how long a start takes is measured with a release build.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.words.is_empty() {
+        setup::guests()?; // What is missing is to be told now, not in half an hour.
+    }
     cargo(&[
         "build",
         "--package",

@@ -60,12 +60,18 @@ fn neighbour_and_flood_are_counted_apart_and_end_empty() {
     queues[1].set_pattern(pattern(64, 0), Wait::Poll).unwrap();
     let (one, flood) = queues.split_at_mut(1);
     let times = (SHORT, 10 * SHORT);
-    for _ in 0..2 {
+    // The reactor may not have been let run for all of a time where others keep the processors busy.
+    let mut both_served = 0;
+    for _ in 0..20 {
         let (seen, flooded) = beside(&mut one[0], &mut flood[0], &clock, times).unwrap();
-        assert!(seen.latency.count() > 0 && flooded.latency.count() > 0);
         assert_eq!(seen.elapsed, flooded.elapsed);
         assert_eq!((seen.errors, flooded.errors), (0, 0));
+        both_served += u32::from(seen.latency.count() > 0 && flooded.latency.count() > 0);
+        if both_served == 2 {
+            return;
+        }
     }
+    panic!("served both in {both_served} of 20 times");
 }
 
 #[test]
