@@ -19,6 +19,10 @@ const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Clocks of a cluster differ.
 const EARLIER: Duration = Duration::from_secs(3600);
 
+/// Authorities of former certificates that are trusted. A replica may still serve the last but one: it serves a new one only
+/// at its second look, and that may have been replaced meanwhile.
+const FORMER: usize = 2;
+
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -46,7 +50,7 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// A new one for these names. `former` is trusted, too.
+    /// A new one for these names. `former` is trusted, too, and what was trusted before that.
     pub(super) fn make(
         names: &[String],
         former: Option<&Certificate>,
@@ -64,11 +68,11 @@ impl Certificate {
         served.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let chain = served.signed_by(&key, &Issuer::new(authority, authority_key))?;
-        let former = former.and_then(|former| first_of(&former.authorities));
+        let former = former.map_or("", |former| first_of(&former.authorities, FORMER));
         Ok(Certificate {
             chain: chain.pem(),
             key: key.serialize_pem(),
-            authorities: trusted + &former.unwrap_or_default(),
+            authorities: trusted + former,
         })
     }
 
@@ -119,12 +123,14 @@ fn lasting(mut params: CertificateParams) -> CertificateParams {
     params
 }
 
-/// The first certificate of a text, as text.
-fn first_of(pem: &str) -> Option<String> {
+/// The first certificates of a text, as text; nothing of a text that does not begin with one.
+fn first_of(pem: &str, count: usize) -> &str {
     const END: &str = "-----END CERTIFICATE-----\n";
-    CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let (first, _) = pem.split_once(END)?;
-    Some(first.to_owned() + END)
+    if CertificateDer::from_pem_slice(pem.as_bytes()).is_err() {
+        return "";
+    }
+    let ends = pem.match_indices(END).map(|(at, end)| at + end.len());
+    &pem[..ends.take(count).last().unwrap_or_default()]
 }
 
 #[cfg(test)]
@@ -155,20 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn successor_is_trusted_beside_its_predecessor_alone() {
-        let first = Certificate::make(&names(), None).unwrap();
-        let second = Certificate::make(&names(), Some(&first)).unwrap();
-        let third = Certificate::make(&names(), Some(&second)).unwrap();
-        assert_eq!(
-            [&first, &second, &third].map(|made| count(&made.authorities)),
-            [1, 2, 2]
-        );
-        assert!(
-            third
+    fn successor_is_trusted_beside_its_two_predecessors_alone() {
+        let mut all = vec![Certificate::make(&names(), None).unwrap()];
+        for _ in 0..3 {
+            all.push(Certificate::make(&names(), all.last()).unwrap());
+        }
+        let counts: Vec<_> = all.iter().map(|made| count(&made.authorities)).collect();
+        assert_eq!(counts, [1, 2, 3, 3]);
+        let trusts = |of: usize| {
+            all[3]
                 .authorities
-                .contains(&first_of(&second.authorities).unwrap())
-        );
-        assert!(!third.authorities.contains(&first.authorities));
+                .contains(first_of(&all[of].authorities, 1))
+        };
+        assert_eq!([0, 1, 2, 3].map(trusts), [false, true, true, true]);
     }
 
     #[test]
