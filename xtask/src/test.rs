@@ -165,7 +165,9 @@ impl Check {
         command
             .args(&self.words)
             .current_dir(folder)
-            .env("RUST_BACKTRACE", "0");
+            .env("RUST_BACKTRACE", "0")
+            // What is built here is built once: the state for the next build would only fill the disk.
+            .env("CARGO_INCREMENTAL", "0");
         if self.folder == "fuzz" {
             // The fuzzer's flags are unstable; a stable compiler takes them all the same.
             command.env("RUSTC_BOOTSTRAP", "1");

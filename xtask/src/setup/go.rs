@@ -85,7 +85,9 @@ pub(super) fn programs() -> anyhow::Result<()> {
         step.done("skipped: Go is missing; install Go 1.26 or newer to run what needs them");
         return Ok(());
     }
-    old.into_iter().try_for_each(Module::build)
+    let scratch = tempfile::tempdir().context("cannot make a folder for what Go compiles")?;
+    old.into_iter()
+        .try_for_each(|module| module.build(scratch.path()))
 }
 
 impl Module {
@@ -118,27 +120,35 @@ impl Module {
         Ok(here && built_from == Some(self.pins()?))
     }
 
-    fn build(&self) -> anyhow::Result<()> {
+    /// `scratch` takes what Go compiles on the way: gigabytes that nobody needs once the programs are there.
+    fn build(&self, scratch: &Path) -> anyhow::Result<()> {
         let pins = self.pins()?;
         let flags = link_flags(&pins);
         fs::create_dir_all(bin())?;
         for (name, package) in self.programs {
             let step = Step::begin(format!("build {name} with Go"));
             let made = bin().join(format!("{name}.partial"));
-            self.compile(package, &flags, &made)?;
+            self.compile(package, &flags, &made, scratch)?;
             fs::rename(&made, bin().join(name))?;
             step.done("built");
         }
         fs::write(self.stamp(), pins).context("cannot note what was built")
     }
 
-    fn compile(&self, package: &str, flags: &str, to: &Path) -> anyhow::Result<()> {
+    fn compile(
+        &self,
+        package: &str,
+        flags: &str,
+        to: &Path,
+        scratch: &Path,
+    ) -> anyhow::Result<()> {
         let output = Command::new("go")
             .args(["build", "-trimpath", "-p", "2", "-ldflags", flags, "-o"])
             .arg(to)
             .arg(package)
             .current_dir(self.path())
             .env("CGO_ENABLED", "0")
+            .env("GOCACHE", scratch)
             .env("GOTOOLCHAIN", "local")
             .output()
             .context("cannot run go")?;
