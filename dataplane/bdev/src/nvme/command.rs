@@ -249,7 +249,10 @@ mod tests {
             (0x370, Answer::Undecided),                // host path error
             (0x371, Answer::Undecided),                // aborted by the host
             (-libc::EINTR, Answer::Undecided),         // cancelled by a reset
-            (-libc::ENODEV, Answer::Undecided),
+            (-libc::ENODEV, Answer::Undecided),        // the controller is gone
+            (-libc::ENXIO, Answer::Undecided),         // so is the namespace
+            (-libc::EIO, Answer::Undecided),           // neither says so: the block path tells
+            (0x006 | DO_NOT_RETRY, Answer::Undecided), // internal error
         ] {
             assert_eq!(answer(result), expected, "{result:#x}");
         }

@@ -19,9 +19,19 @@ pub(crate) enum Kill {
     Back,
 }
 
+/// How the driver reaches the drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As block devices.
+    Block,
+    /// By NVMe commands, past the block layer.
+    Commands,
+}
+
 /// The machine, set up and under load.
 pub(crate) struct Stage {
     machine: Guest,
+    way: Way,
     /// How often the driver has been started, if it never ended by itself.
     starts: usize,
     _folder: TempDir,
@@ -30,13 +40,14 @@ pub(crate) struct Stage {
 /// Serial number of the drive that is pulled, and of the one that stays.
 const PULLED: &str = "PULLED";
 const STAYS: &str = "STAYS";
-/// Each machine has a disk on the drive that is pulled and one in memory; one has a third, on the drive that stays.
+/// Each machine has a disk on the drive that is pulled and one in memory; one has a third, on the drive that stays. The second
+/// lays out its requests oddly, so that most of them take the block path whatever the way.
 const DISKS: &[(&str, &str)] = &[
     ("vm1-pulled", "pulled"),
     ("vm1-memory", "memory"),
-    ("vm2-pulled", "pulled"),
-    ("vm2-memory", "memory"),
-    ("vm2-stays", "stays"),
+    ("vm1-stays", "stays"),
+    ("vm2-odd-pulled", "pulled"),
+    ("vm2-odd-memory", "memory"),
 ];
 const DRIVE_BYTES: u64 = 256 << 20;
 
@@ -45,7 +56,7 @@ const LINK: &str = "link() { while :; do for d in /sys/block/nvme*; do \
     if grep -qw $1 $d/device/serial 2>/dev/null && [ -b /dev/${d##*/} ]; then \
     ln -sfn /dev/${d##*/} /run/by-id/nvme-$1; echo ${d##*/}; return; fi; done; usleep 10000; done; }; link";
 /// As a supervisor does it: the driver is started again at once, when its predecessor has ended. A line for each start.
-const SUPERVISE: &str = "(while :; do holdfast standalone --dir /run/hf/state --node-name n1 \
+const SUPERVISE: &str = "(while :; do holdfast standalone --dir /run/hf/state --node-name n1 $WAY \
     --csi-endpoint unix:///run/hf/csi.sock --pool pulled=/run/by-id/nvme-PULLED \
     --pool stays=/run/by-id/nvme-STAYS \
     --pool memory=/run/memory/pool.img,size=64MiB 2>>/run/hf/log & echo $! >/run/hf/pid; \
@@ -53,11 +64,14 @@ const SUPERVISE: &str = "(while :; do holdfast standalone --dir /run/hf/state --
 /// A file system in memory, for the device that the disks in memory are splits of: it is served as `malloc` is, by copies
 /// within the call, and what is on it outlives the driver, so that it can be verified after a kill.
 const MEMORY: &str = "mkdir -p /run/memory && mount -t tmpfs -o size=80m memory /run/memory";
+/// How many reads and writes the block device of the drive that stays has answered.
+const BLOCK_REQUESTS: &str = "name=$(basename $(readlink /run/by-id/nvme-STAYS)); \
+    read -r reads a b c writes rest </sys/block/$name/stat; echo $((reads + writes))";
 const CSI: &str = "holdfast csi --endpoint unix:///run/hf/csi.sock";
 
 impl Stage {
     /// Boots, makes the volumes, and starts the load.
-    pub(crate) fn set() -> anyhow::Result<Stage> {
+    pub(crate) fn set(way: Way) -> anyhow::Result<Stage> {
         let folder = tempfile::tempdir()?;
         let drive = |serial: &str| -> anyhow::Result<DriveSpec> {
             let image = folder.path().join(serial);
@@ -81,6 +95,7 @@ impl Stage {
         })?;
         let mut stage = Stage {
             machine,
+            way,
             starts: 1,
             _folder: folder,
         };
@@ -95,7 +110,11 @@ impl Stage {
         for serial in [PULLED, STAYS] {
             self.run(&format!("{LINK} {serial}"))?;
         }
-        self.run(SUPERVISE)?;
+        let way = match self.way {
+            Way::Block => "",
+            Way::Commands => "--nvme-passthrough",
+        };
+        self.run(&format!("export WAY={way}; {SUPERVISE}"))?;
         self.run(&format!(
             "until {CSI} probe 2>/dev/null; do usleep 50000; done"
         ))?;
@@ -116,7 +135,24 @@ impl Stage {
             "origin --inside play{sockets} >/run/hf/players 2>&1 &"
         ))?;
         self.run("until [ -S /run/players ]; do usleep 10000; done")?;
-        self.tell("vm", "work 200").map(drop)
+        self.check_way()
+    }
+
+    /// The block layer serves requests laid out as usual, or hears nothing of them.
+    fn check_way(&mut self) -> anyhow::Result<()> {
+        let before: u64 = self.run(BLOCK_REQUESTS)?.parse()?;
+        self.tell("vm", "work 200")?;
+        let heard = self.run(BLOCK_REQUESTS)?.parse::<u64>()? - before;
+        let expected = match self.way {
+            Way::Block => heard > 0,
+            Way::Commands => heard == 0,
+        };
+        ensure!(
+            expected,
+            "the block layer has had {heard} requests, which is not the way {:?}",
+            self.way
+        );
+        Ok(())
     }
 
     /// One round: load, the drive goes, reboots, the drive comes, reboots, and every sector is verified.

@@ -56,12 +56,13 @@ impl Order {
 }
 
 impl Disk {
-    pub(super) fn connect(number: u32, socket: &Path) -> Disk {
+    pub(super) fn connect(number: u32, socket: &Path, odd_layouts: bool) -> Disk {
         let builder: GuestBuilder = Guest::builder().queues(QUEUES).inflight();
         let plan = Plan {
             seed: number.into(),
             depth: 16,
             patience: BREATH,
+            odd_layouts,
             ..Plan::default()
         };
         Disk {
