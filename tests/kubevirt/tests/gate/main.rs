@@ -2,19 +2,25 @@
 #![allow(clippy::unwrap_used)]
 #![forbid(unsafe_code)]
 
+mod deployment;
 mod document;
+mod page;
+mod reader;
 mod stage;
+mod ways;
 
 use anyhow::{Context, ensure};
-use document::{
-    commands_of_the_page_set_kubevirt_and_the_chart_up, manifests_of_the_page_are_taken,
-    tests_that_the_page_names_are_there,
-};
+use document::{manifests_of_the_page_are_taken, tests_that_the_page_names_are_there};
 use holdfast_cluster::Plane;
 use holdfast_kubevirt::Refusal;
 use serde_json::json;
 use stage::{Loop, Stage, disk, machine};
 use std::time::{Duration, Instant};
+use ways::{
+    commands_of_the_page_give_an_older_kubevirts_machine_the_hook,
+    commands_of_the_page_set_kubevirt_and_the_chart_up,
+    machine_of_the_page_that_names_the_hook_itself_is_taken_as_it_is,
+};
 
 holdfast_cluster::tests!(
     machine_with_one_volume_is_marked_and_its_pod_admitted,
@@ -31,6 +37,8 @@ holdfast_cluster::tests!(
     time_from_pod_to_admission_is_measured,
     manifests_of_the_page_are_taken,
     commands_of_the_page_set_kubevirt_and_the_chart_up,
+    commands_of_the_page_give_an_older_kubevirts_machine_the_hook,
+    machine_of_the_page_that_names_the_hook_itself_is_taken_as_it_is,
     tests_that_the_page_names_are_there,
 );
 

@@ -85,22 +85,8 @@ impl Stage {
         driver: &str,
         mode: &str,
     ) -> anyhow::Result<()> {
-        let volume = format!("{}-{name}", self.namespace);
+        let volume = self.volume(name, driver, mode).await?;
         let (size, modes) = (json!({"storage": "1Gi"}), json!(["ReadWriteOnce"]));
-        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
-        self.add(
-            volumes,
-            json!({
-                "metadata": {"name": volume},
-                "spec": {
-                    "capacity": size, "accessModes": modes, "storageClassName": "holdfast",
-                    "persistentVolumeReclaimPolicy": "Retain", "volumeMode": mode,
-                    "csi": {"driver": driver, "volumeHandle": name},
-                    "claimRef": {"namespace": self.namespace, "name": name}
-                }
-            }),
-        )
-        .await?;
         let claims: Api<PersistentVolumeClaim> = self.api();
         self.add(
             claims,
@@ -115,8 +101,45 @@ impl Stage {
         .await
     }
 
+    /// What a provisioner does for a claim of this name; returns the volume's name.
+    pub(crate) async fn volume(
+        &self,
+        name: &str,
+        driver: &str,
+        mode: &str,
+    ) -> anyhow::Result<String> {
+        let volume = format!("{}-{name}", self.namespace);
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        // With its uid, a claim that is there is bound at once.
+        let claim = self.api::<PersistentVolumeClaim>().get_opt(name).await?;
+        let claim = claim.and_then(|claim| claim.uid());
+        let spec = json!({
+            "capacity": {"storage": "20Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "holdfast",
+            "persistentVolumeReclaimPolicy": "Retain", "volumeMode": mode,
+            "csi": {"driver": driver, "volumeHandle": name},
+            "claimRef": {"namespace": self.namespace, "name": name, "uid": claim}
+        });
+        let object = json!({"metadata": {"name": volume}, "spec": spec});
+        self.add(volumes, object).await?;
+        Ok(volume)
+    }
+
     pub(crate) async fn create(&self, machine: &Value) -> anyhow::Result<()> {
         self.add(self.machines(), machine.clone()).await
+    }
+
+    /// The machine as it would be created.
+    pub(crate) async fn try_out(&self, machine: &Value) -> anyhow::Result<DynamicObject> {
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let machine = serde_json::from_value(machine.clone())?;
+        Ok(self.machines().create(&dry, &machine).await?)
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// A launcher's pod on a node, owned by a machine that need not exist.
