@@ -1,5 +1,11 @@
 {{/* Names are the same in every release: the driver, its kinds and its leases exist once in a cluster. */}}
 
+{{/* `helm upgrade --reuse-values` brings the values of the former chart, without the keys that came later. Those are
+     metrics.bindAddress, node.maxSpinMicroseconds and kubevirt.webhook: where one is not there, its default holds. */}}
+{{- define "holdfast.bindAddress" -}}
+{{- .Values.metrics.bindAddress | default "[::]" }}
+{{- end }}
+
 {{/* Labels that selectors use. They can never change: selectors of workloads are immutable. (root, component) */}}
 {{- define "holdfast.selector" -}}
 app.kubernetes.io/name: holdfast
