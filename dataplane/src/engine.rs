@@ -10,7 +10,7 @@ mod warden;
 
 use crate::events::Herald;
 use crate::reactor::{ReactorPlan, Reactors};
-use crate::{EngineConfig, EngineError, ExportEvent, Opener, Source};
+use crate::{EngineConfig, EngineError, ExportEvent, Opener, Processors, Source};
 use book::Book;
 use eraser::Eraser;
 use holdfast_bdev::BlockDevice;
@@ -139,6 +139,11 @@ impl Engine {
     /// be slow and may call the engine; it must not call this.
     pub fn on_export_change(&self, notify: impl Fn(&ExportEvent) + Send + Sync + 'static) {
         self.inner.herald.add(Box::new(notify));
+    }
+
+    /// The processors this engine may use, as it is now. Reads files of the kernel.
+    pub fn processors(&self) -> Processors {
+        self.inner.reactors.processors()
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

@@ -40,7 +40,7 @@ pub use holdfast_bdev::{BdevError, DriverKind};
 pub use holdfast_pool::{Extent, PoolError, Usage};
 pub use limits::Limits;
 pub use spec::{
-    EngineConfig, ExportInfo, ExportSpec, OnDeviceLoss, Opener, PoolInfo, PoolSpec, Source,
-    VolumeInfo,
+    EngineConfig, ExportInfo, ExportSpec, OnDeviceLoss, Opener, PoolInfo, PoolSpec, Processors,
+    Source, VolumeInfo,
 };
 pub use stats::{ExportStats, Latency, OpStats};

@@ -18,11 +18,11 @@ pub(crate) use peer_event::PeerEvent;
 pub(crate) use presence::{Notice, Presence};
 pub(crate) use ring::{Disk, RingSetup};
 
-use crate::EngineError;
 use crate::mailbox::Mailbox;
+use crate::{EngineError, Processors};
 use holdfast_bdev::DriverKind;
 use holdfast_ring::MemView;
-use placement::Share;
+use placement::{Groups, Share};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -76,6 +76,7 @@ pub(crate) struct Reactor {
 pub(crate) struct Reactors {
     reactors: Vec<Reactor>,
     next: std::sync::atomic::AtomicUsize,
+    groups: Groups,
 }
 
 /// How the reactors are set up.
@@ -91,7 +92,8 @@ impl Reactors {
     pub(crate) fn start(
         plan: &ReactorPlan,
     ) -> Result<(Reactors, Vec<JoinHandle<()>>), EngineError> {
-        let share = Share::found();
+        let groups = Groups::of_this_process();
+        let share = Share::found(&groups);
         let places: Vec<Option<usize>> = if plan.cpus.is_empty() {
             vec![None; share.reactors()]
         } else {
@@ -101,6 +103,7 @@ impl Reactors {
         let mut all = Reactors {
             reactors: Vec::new(),
             next: 0.into(),
+            groups,
         };
         let mut threads = Vec::new();
         for (number, cpu) in places.into_iter().enumerate() {
@@ -116,6 +119,11 @@ impl Reactors {
             }
         }
         Ok((all, threads))
+    }
+
+    /// What they run on.
+    pub(crate) fn processors(&self) -> Processors {
+        placement::processors(self.reactors.len(), &self.groups)
     }
 
     /// The reactor for the next ring: in turn, so that the queues of one disk spread.

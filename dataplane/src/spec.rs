@@ -74,6 +74,20 @@ impl Default for EngineConfig {
     }
 }
 
+/// The processors an engine may use, and how many it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Processors {
+    /// Reactors, each of which may take one for itself.
+    pub reactors: usize,
+    /// Those this process may run on.
+    pub allowed: usize,
+    /// Processor time that control groups leave this process, in processors; none without a quota.
+    pub quota: Option<f64>,
+    /// How long processors have stood still because a quota was used up; of its control groups, the one that was stopped
+    /// most. None if the kernel does not tell.
+    pub throttled: Option<Duration>,
+}
+
 /// A pool to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSpec {

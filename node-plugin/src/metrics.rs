@@ -1,12 +1,12 @@
 //! Metrics of a node: what the engine counts and what the agent last saw, put together when they are asked for.
 //!
 //! A volume is labelled by its name, never by its socket; the claim and the pod it is for stand once, in an info metric, so
-//! that they do not multiply every series. A scrape reads memory only.
+//! that they do not multiply every series. A scrape reads memory, and what the kernel tells of this process's control groups.
 
 mod write;
 
 use crate::agent::{Agent, facts::Known};
-use holdfast_dataplane::{Engine, ExportStats, OpStats, PoolInfo};
+use holdfast_dataplane::{Engine, ExportStats, OpStats, PoolInfo, Processors};
 use holdfast_store::Store;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
@@ -104,8 +104,10 @@ impl<S: Store> Collector for NodeMetrics<S> {
             known: self.agent.facts().all(),
             pools: engine.pools(),
             exports: engine.stats(),
+            processors: engine.processors(),
         };
         let mut writer = Writer::new(encoder);
+        scrape.write_processors(&mut writer)?;
         scrape.write_pools(&mut writer)?;
         scrape.write_volumes(&mut writer)?;
         scrape.write_requests(&mut writer)?;
@@ -119,6 +121,7 @@ struct Scrape {
     known: Known,
     pools: Vec<PoolInfo>,
     exports: Vec<ExportStats>,
+    processors: Processors,
 }
 
 type OfPool = fn(&PoolInfo) -> u64;
@@ -197,6 +200,30 @@ const OPS: [(&str, OfOp); 4] = [
 ];
 
 impl Scrape {
+    /// What the kernel does not tell, and a quota that is not there, have no sample.
+    fn write_processors(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let Processors {
+            reactors,
+            allowed,
+            quota,
+            throttled,
+        } = &self.processors;
+        let of_node = || Row::of_node(&self.node);
+        let one = |count: usize| std::iter::once((of_node(), count as u64));
+        let help = "Threads that serve disks";
+        writer.gauges("holdfast_reactors", help, None, one(*reactors))?;
+        let help = "Processors this process may run on";
+        writer.gauges("holdfast_cpus_allowed", help, None, one(*allowed))?;
+        let quota = quota.iter().map(|quota| (of_node(), *quota));
+        let help = "Processor time that control groups leave this process, in processors";
+        writer.gauges("holdfast_cpu_quota", help, None, quota)?;
+        let throttled = throttled.iter();
+        let throttled = throttled.map(|time| (of_node(), time.as_secs_f64()));
+        let help = "Time that processors stood still because the quota was used up";
+        let unit = Some(&Unit::Seconds);
+        writer.counters("holdfast_cpu_throttled", help, unit, throttled)
+    }
+
     fn write_pools(&self, writer: &mut Writer<'_>) -> fmt::Result {
         for (name, help, of_pool) in POOL_GAUGES {
             let rows = self.pools.iter();

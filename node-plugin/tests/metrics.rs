@@ -21,6 +21,14 @@ impl Metrics {
         Metrics(registry)
     }
 
+    /// The value of a sample whose only label is the node.
+    fn of_node(&self, name: &str) -> Option<f64> {
+        let text = self.text();
+        let sample = format!("{name}{{node=\"{NODE}\"}} ");
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(&sample));
+        values.next().map(|value| value.parse().unwrap())
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.0).unwrap();
@@ -96,6 +104,37 @@ fn pool_tells_its_space_and_whether_it_is_ready() {
         })
         .await;
         assert_eq!(metrics.value("holdfast_pool_ready", OF_POOL), "0");
+    });
+}
+
+#[test]
+fn processors_are_told_with_what_a_quota_leaves_of_them() {
+    Machine::with_volume().run(|node| async move {
+        let (metrics, expected) = (Metrics::of(&node), node.engine.processors());
+        let count = |count: usize| Some(u32::try_from(count).unwrap().into());
+        assert_eq!(
+            metrics.of_node("holdfast_reactors"),
+            count(expected.reactors)
+        );
+        assert_eq!(
+            metrics.of_node("holdfast_cpus_allowed"),
+            count(expected.allowed)
+        );
+        assert!(expected.reactors >= 1 && expected.allowed >= 1);
+        assert_eq!(metrics.of_node("holdfast_cpu_quota"), expected.quota);
+        let throttled = metrics.of_node("holdfast_cpu_throttled_seconds_total");
+        assert_eq!(throttled.is_some(), expected.throttled.is_some());
+        let since = node.engine.processors().throttled.unwrap_or_default();
+        assert!(throttled.unwrap_or(0.0) <= since.as_secs_f64());
+        for family in [
+            "holdfast_cpu_quota gauge",
+            "holdfast_cpu_throttled_seconds counter",
+        ] {
+            assert!(
+                metrics.text().contains(&format!("# TYPE {family}\n")),
+                "{family}"
+            );
+        }
     });
 }
 

@@ -2,9 +2,12 @@
 //! time a quota leaves. A reactor that looks at rings takes a whole core, and one that a quota stops keeps guests waiting for
 //! tens of milliseconds, so both are found out at the start and told.
 
+mod groups;
+
+use crate::Processors;
+pub(super) use groups::Groups;
 use rustix::thread::{CpuSet, sched_getaffinity};
 use std::fs;
-use std::path::Path;
 
 /// What of the machine this process may use.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,12 +19,11 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// What the kernel says. What it does not tell is no limit.
-    pub(super) fn found() -> Share {
-        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    /// What the kernel says.
+    pub(super) fn found(groups: &Groups) -> Share {
         Share {
             cores: cores(&allowed(), siblings),
-            quota: quota(&groups, Path::new("/sys/fs/cgroup")),
+            quota: groups.quota(),
         }
     }
 
@@ -58,6 +60,16 @@ impl Share {
     }
 }
 
+/// What processors there are for so many reactors, as it is now.
+pub(super) fn processors(reactors: usize, groups: &Groups) -> Processors {
+    Processors {
+        reactors,
+        allowed: allowed().len(),
+        quota: groups.quota(),
+        throttled: groups.throttled(),
+    }
+}
+
 /// The processors this thread, and what it starts, may run on.
 fn allowed() -> Vec<usize> {
     let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
@@ -82,96 +94,9 @@ fn cores(cpus: &[usize], siblings: impl Fn(usize) -> String) -> usize {
     distinct.len()
 }
 
-/// The least processor time, in processors, that the control groups of a process leave it. `groups` is its
-/// /proc/PID/cgroup, `root` the folder of the hierarchies.
-fn quota(groups: &str, root: &Path) -> Option<f64> {
-    let quotas = groups.lines().flat_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next(), fields.next());
-        let (controllers, path) = (controllers.unwrap_or("-"), path.unwrap_or("/"));
-        match controllers {
-            "" => least(&[root.to_owned(), root.join("unified")], path, v2),
-            list if list.split(',').any(|name| name == "cpu") => {
-                least(&[root.join("cpu"), root.join(list)], path, v1)
-            }
-            _ => None,
-        }
-    });
-    quotas.min_by(f64::total_cmp)
-}
-
-/// The least of a group and those around it. Inside a container its path may lead nowhere: the hierarchy then begins at it.
-fn least(
-    roots: &[std::path::PathBuf],
-    path: &str,
-    read: impl Fn(&Path) -> Option<f64>,
-) -> Option<f64> {
-    let inside = Path::new(path.trim_start_matches('/'));
-    let groups = roots
-        .iter()
-        .flat_map(|root| inside.ancestors().map(|group| root.join(group)));
-    groups
-        .filter_map(|group| read(&group))
-        .min_by(f64::total_cmp)
-}
-
-/// `cpu.max` holds quota and period in microseconds, or `max` and the period.
-fn v2(group: &Path) -> Option<f64> {
-    let text = fs::read_to_string(group.join("cpu.max")).ok()?;
-    let (quota, period) = text.trim().split_once(' ')?;
-    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-}
-
-/// A quota of -1 is none.
-fn v1(group: &Path) -> Option<f64> {
-    let number = |name: &str| {
-        let text = fs::read_to_string(group.join(name)).ok()?;
-        text.trim().parse::<f64>().ok()
-    };
-    let (quota, period) = (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?);
-    (quota > 0.0).then_some(quota / period)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A hierarchy with these files.
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn least_quota_of_all_groups_around_the_process_counts() {
-        let root = tree(&[
-            ("pods/cpu.max", "150000 100000\n"),
-            ("pods/one/cpu.max", "max 100000\n"),
-        ]);
-        assert_eq!(quota("0::/pods/one\n", root.path()), Some(1.5));
-        let root = tree(&[("cpu.max", "50000 100000\n")]);
-        let outside = "0::/kubepods/not/seen/from/inside\n";
-        assert_eq!(quota(outside, root.path()), Some(0.5));
-    }
-
-    #[test]
-    fn quota_of_the_first_version_is_read_and_minus_one_is_none() {
-        let root = tree(&[
-            ("cpu,cpuacct/a/cpu.cfs_quota_us", "-1\n"),
-            ("cpu,cpuacct/a/cpu.cfs_period_us", "100000\n"),
-            ("cpu,cpuacct/a/b/cpu.cfs_quota_us", "250000\n"),
-            ("cpu,cpuacct/a/b/cpu.cfs_period_us", "100000\n"),
-        ]);
-        let groups = |path| format!("9:name=systemd:/\n4:memory:/x\n2:cpu,cpuacct:{path}\n0::/\n");
-        assert_eq!(quota(&groups("/a/b"), root.path()), Some(2.5));
-        assert_eq!(quota(&groups("/a"), root.path()), None);
-        assert_eq!(quota("rubbish\n\n7", root.path()), None);
-    }
 
     #[test]
     fn threads_of_one_core_count_once() {
@@ -199,7 +124,8 @@ mod tests {
 
     #[test]
     fn share_of_this_process_is_on_the_processors_it_may_use() {
-        let (share, allowed) = (Share::found(), allowed().len());
+        let groups = Groups::of_this_process();
+        let (share, allowed) = (Share::found(&groups), allowed().len());
         assert!(
             (1..=allowed).contains(&share.cores),
             "{share:?} of {allowed}"

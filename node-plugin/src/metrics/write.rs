@@ -2,8 +2,8 @@
 
 use holdfast_dataplane::Latency;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeLabel, EncodeLabelSet, EncodeMetric,
-    LabelSetEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabel, EncodeLabelSet,
+    EncodeMetric, LabelSetEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -66,12 +66,12 @@ impl<'a> Writer<'a> {
         self.family(name, help, unit, samples)
     }
 
-    pub(super) fn counters(
+    pub(super) fn counters<N: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<&Unit>,
-        rows: impl Iterator<Item = (Row, u64)>,
+        rows: impl Iterator<Item = (Row, N)>,
     ) -> fmt::Result {
         let samples = rows.map(|(row, value)| (row, ConstCounter::new(value)));
         self.family(name, help, unit, samples)
