@@ -1,5 +1,6 @@
 //! One watch per kind, begun when somebody first asks for it, that lives through every trouble of the API server.
 
+use super::failure::is_expired;
 use crate::object::{self, Object};
 use futures::{StreamExt, TryStreamExt};
 use kube::core::PartialObjectMeta;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A watch that is silent for so long is begun anew, with a list. It may hang on a server that stands still; and if ever an event
 /// was lost, this is when everybody looks again.
@@ -22,6 +23,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Longest pause before a watch that fails is tried again. Kube's own limit of 30 s is kinder to a server that comes back, and too
 /// long for a machine that waits for its disk.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Between a watch that was refused because its version is forgotten and the list that finds another.
+const PAUSE_FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// Hears the kind of each watch that fails.
 type OnFailure = Box<dyn Fn(&str) + Send + Sync>;
@@ -76,6 +80,7 @@ impl Watches {
             config,
             changes: changes.clone(),
             on_failure: Arc::clone(&self.on_failure),
+            silence_max: SILENCE_MAX,
         };
         let task = self.runtime.spawn(async move {
             loop {
@@ -119,10 +124,11 @@ struct Follower {
     config: watcher::Config,
     changes: watch::Sender<u64>,
     on_failure: Arc<OnceLock<OnFailure>>,
+    silence_max: Duration,
 }
 
 impl Follower {
-    /// Follows the kind until it is silent for too long. The end of a list is told like a change: something may have happened while
+    /// Follows the kind until it has to be listed anew: it is silent for too long, or the server has forgotten the version. The end of a list is told like a change: something may have happened while
     /// nobody watched.
     async fn follow<K: Object>(&self) {
         let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
@@ -132,7 +138,7 @@ impl Follower {
         let mut events = std::pin::pin!(events);
         let kind = K::kind(&());
         let mut failing = false;
-        while let Ok(Some(event)) = timeout(SILENCE_MAX, events.next()).await {
+        while let Ok(Some(event)) = timeout(self.silence_max, events.next()).await {
             match event {
                 Ok(Event::Init | Event::InitApply(_)) => {}
                 Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
@@ -145,6 +151,9 @@ impl Follower {
                 Err(error) => {
                     self.failed(&kind, &error, failing);
                     failing = true;
+                    if is_forgotten(&error) {
+                        return sleep(PAUSE_FORGOTTEN).await;
+                    }
                 }
             }
         }
@@ -163,16 +172,11 @@ impl Follower {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn watch_that_fails_for_long_is_tried_every_few_seconds() {
-        let mut pauses = Pauses(DefaultBackoff::default());
-        let first = pauses.next().unwrap();
-        assert!(first < Duration::from_secs(2), "{first:?}");
-        let later: Vec<Duration> = pauses.by_ref().skip(8).take(4).collect();
-        assert_eq!(later, [PAUSE_MAX; 4]);
-    }
+/// The request for a watch was refused because its version is forgotten. Kube would ask for the same version for ever: it lists anew
+/// only where an event of the watch says so.
+fn is_forgotten(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(error) if is_expired(error))
 }
+
+#[cfg(test)]
+mod tests;
