@@ -7,11 +7,15 @@ use common::{MIB, Machine, NODE, Node, POOL, POOL_BYTES, VOLUME, VOLUME_BYTES, h
 use holdfast_api::{
     BlockPool, BlockPoolSpec, DeviceMatch, VolumeSession, condition, conditions, is_true, quantity,
 };
+use holdfast_node::DeviceService;
+use holdfast_proto::holdfast::v1alpha1::devices_server::Devices;
+use holdfast_proto::holdfast::v1alpha1::{DeviceState, RemoveRequest};
 use holdfast_store::Store;
 use holdfast_testkit::frontend::{Guest, Layout, Op};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tonic::Request;
 
 const SERIAL: &str = "S4EVNX0R123456";
 
@@ -195,6 +199,26 @@ fn lost_drive_is_followed_to_the_name_it_returns_under() {
         node.until_volume(VOLUME, |v| has(v, conditions::READY, true))
             .await;
         node.make_volume("vol-2", MIB).await;
+    });
+}
+
+#[test]
+fn drive_let_go_of_is_not_taken_because_it_is_seen() {
+    let machine = machine();
+    plug(&machine, "nvme0n1", SERIAL);
+    machine.run(|node| async move {
+        node.store.create(by_serial(POOL)).await.unwrap();
+        until_ready(&node).await;
+        let service = DeviceService::new(node.agent.clone());
+        let pool = POOL.to_owned();
+        // The agent has had its turn when this is answered.
+        let answer = service.remove(Request::new(RemoveRequest { pool })).await;
+        let device = answer.unwrap().into_inner().device.unwrap();
+        assert_eq!(device.state(), DeviceState::Removed);
+        assert!(node.engine.pool(POOL).unwrap().removed);
+        let pool = until_refused(&node, POOL, "DeviceMissing").await;
+        let why = message(&pool, conditions::READY);
+        assert!(why.contains("holdfast device add"), "{why}");
     });
 }
 
