@@ -299,6 +299,7 @@ impl SplitQueue {
             self.next_avail = self.next_avail.wrapping_add(1);
         }
         crash_point!("pop.taken");
+        self.rings.will_write_used(self.next_used);
         chain.start(head, Rc::clone(self.rings.shared_view()));
         let walked = chain::walk(&self.rings, self.features, &mut self.window, index, chain);
         match (&walked, &mut self.inflight) {

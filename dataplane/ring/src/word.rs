@@ -53,6 +53,19 @@ pub(crate) unsafe fn store_u64(word: *mut u64, value: u64) {
     unsafe { AtomicU64::from_ptr(word) }.store(value.to_le(), Relaxed);
 }
 
+/// Asks for the line of a word that will soon be stored: the guest had it last, and without asking the store would wait for
+/// it then. A hint: any address will do.
+#[inline]
+pub(crate) fn will_store(word: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetchw neither faults nor changes memory, whatever the address; a processor without it does nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = word;
+}
+
 /// Loads one byte.
 ///
 /// # Safety

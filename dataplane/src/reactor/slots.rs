@@ -41,10 +41,16 @@ pub(super) struct Slots {
 
 impl Slots {
     /// A free slot to pop into. It stays free until [`Slots::fill`].
+    #[inline]
     pub(super) fn vacant(&mut self) -> u32 {
-        if let Some(slot) = self.free.last() {
-            return *slot;
+        match self.free.last() {
+            Some(slot) => *slot,
+            None => self.grow(),
         }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
         let slot = u32::try_from(self.slots.len()).expect("rings are smaller than 2^32");
         self.slots.push(Slot {
             generation: 0,
@@ -59,6 +65,7 @@ impl Slots {
     }
 
     /// The slot from [`Slots::vacant`] now holds a request of `ring`; returns its token.
+    #[inline]
     pub(super) fn fill(&mut self, slot: u32, ring: RingId) -> Token {
         debug_assert_eq!(self.free.last(), Some(&slot));
         self.free.pop();
@@ -97,16 +104,19 @@ impl Slots {
     }
 
     /// How long ago a request was taken.
+    #[inline]
     pub(super) fn age_ns(&self, slot: u32) -> u64 {
         let taken_at_ns = self.slots[slot as usize].taken_at_ns;
         self.now_ns().saturating_sub(taken_at_ns)
     }
 
+    #[inline]
     pub(super) fn request(&mut self, slot: u32) -> &mut Request {
         &mut self.slots[slot as usize].request
     }
 
     /// The ring and the request that a completion belongs to; none, and counted, if it belongs to nothing.
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // Takes the token apart.
     pub(super) fn find(&mut self, token: Token) -> Option<(u32, RingId, &mut Slot)> {
         let (slot, generation) = (token.0 as u32, (token.0 >> 32) as u32);
@@ -116,19 +126,26 @@ impl Slots {
             }
             _ => {
                 self.stale += 1;
-                tracing::error!(?token, "Dropped a completion that belongs to no request");
+                report_stale(token);
                 None
             }
         }
     }
 
     /// Frees a slot whose request has been answered.
+    #[inline]
     pub(super) fn free(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         entry.ring = None;
         entry.generation = (entry.generation + 1) & GENERATION_MASK;
         self.free.push(slot);
     }
+}
+
+/// Out of the way of those that belong to something.
+#[cold]
+fn report_stale(token: Token) {
+    tracing::error!(?token, "Dropped a completion that belongs to no request");
 }
 
 #[cfg(test)]

@@ -211,6 +211,7 @@ impl Request {
         };
         last.iov_len -= 1;
         let byte = last.iov_base.cast::<u8>().wrapping_add(last.iov_len);
+        word::will_store(byte);
         self.status = NonNull::new(byte);
         if last.iov_len == 0 { end - 1 } else { end }
     }

@@ -164,6 +164,12 @@ impl Rings {
         }
     }
 
+    /// A used element will soon be written at `position`.
+    #[inline]
+    pub(super) fn will_write_used(&self, position: u16) {
+        word::will_store(self.used.wrapping_add(2 + 4 * self.slot(position)).cast());
+    }
+
     /// Publishes all used elements written so far, and the data they stand for.
     #[inline]
     pub(super) fn store_used_idx(&self, position: u16) {
