@@ -236,7 +236,8 @@ impl Core {
             return;
         };
         self.current = Some(id);
-        ring.spin.answered(self.spin, || self.slots.now_ns());
+        let last = ring.under_way() == 1;
+        ring.spin.answered(last, self.spin, || self.slots.now_ns());
         ring.complete(slot, token, status, &mut self.slots, &mut self.driver);
         self.touch(id);
     }
@@ -267,6 +268,7 @@ impl Core {
 
     /// One batch of one ring; false if it went cold.
     fn serve(&mut self, id: RingId) -> bool {
+        let before = self.rings.get(id).map_or(0, Ring::under_way);
         let found = self.take(id);
         let Some(ring) = self.rings.get_mut(id) else {
             return false;
@@ -276,7 +278,8 @@ impl Core {
             Found::Nothing => ring.spin.look_again(self.spin, now_ns),
             Found::NotYet => false,
             Found::Batch | Found::Some => {
-                ring.spin.found(self.spin, now_ns);
+                let requests = ring.under_way().saturating_sub(before);
+                ring.spin.found(requests.into(), self.spin, now_ns);
                 // If looking on does not pay, it is armed at once: the call that sleeps then hands requests to the drive.
                 found == Found::Batch
                     || ring.spin.pays(self.spin)

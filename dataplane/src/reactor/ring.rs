@@ -362,6 +362,11 @@ impl Ring {
         }
     }
 
+    /// Requests taken and not answered.
+    pub(super) fn under_way(&self) -> u16 {
+        self.queue.outstanding()
+    }
+
     fn tally(&self) -> &Tally {
         self.account.tally(self.index)
     }

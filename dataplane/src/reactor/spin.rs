@@ -1,8 +1,9 @@
 //! How long a reactor looks at a ring that has run empty before it asks for a kick and sleeps. Being woken costs both
 //! sides microseconds, looking costs processor time; what pays follows from how long such waits took before.
 //!
-//! A ring waits for the drive while the guest has not been answered, and for the guest when it has been. These waits are
-//! known apart: a guest with one request under way comes back within a microsecond of an answer that took fifty.
+//! A ring waits for the guest when everything has been answered, for the drive when the guest has asked for as much as it
+//! was answered, and for more of the guest in between. These waits are known apart: a guest with one request under way comes
+//! back within a microsecond of an answer that took fifty, and one with thirty asks again for each of them.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 const LOOKS: u32 = 16;
 /// How far one wait moves the expectation: a quarter.
 const WEIGHT: u64 = 4;
+/// How much of an expectation is forgotten each time that it keeps us from looking: so it is put to the test now and then.
+const FORGET: u64 = 256;
 /// How much shorter a drive is looked for than a guest: its interrupt wakes us at no cost to the guest, and a processor that
 /// looks may be the one the drive is emulated on.
 const DRIVE_PART: u64 = 10;
@@ -18,6 +21,7 @@ const DRIVE_PART: u64 = 10;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpinLimit {
     guest_ns: u64,
+    /// For the drive, and for more while the drive has something.
     drive_ns: u64,
 }
 
@@ -25,9 +29,23 @@ pub(super) struct SpinLimit {
 #[derive(Debug, Default)]
 pub(super) struct Spin {
     guest: Wait,
+    more: Wait,
     drive: Wait,
-    /// There were requests, and none has been answered since.
-    for_drive: bool,
+    kind: Kind,
+    /// Answers after which the guest has not asked again.
+    owed: u32,
+}
+
+/// Whom a ring waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// The guest, which has been answered everything.
+    #[default]
+    Guest,
+    /// The guest, which has been answered some requests and asked for fewer since.
+    More,
+    /// The drive.
+    Drive,
 }
 
 /// What is known of one kind of wait.
@@ -54,44 +72,63 @@ impl SpinLimit {
 impl Spin {
     /// The ring had requests.
     #[inline]
-    pub(super) fn found(&mut self, limit: SpinLimit, now_ns: impl FnOnce() -> u64) {
+    pub(super) fn found(&mut self, requests: u32, limit: SpinLimit, now_ns: impl FnOnce() -> u64) {
         self.end(limit, now_ns);
-        self.for_drive = true;
+        self.owed = self.owed.saturating_sub(requests);
+        self.kind = match self.owed {
+            0 => Kind::Drive,
+            _ => Kind::More,
+        };
     }
 
-    /// A request has come back from the drive.
+    /// A request has come back from the drive; whether it was the last.
     #[inline]
-    pub(super) fn answered(&mut self, limit: SpinLimit, now_ns: impl FnOnce() -> u64) {
-        if self.for_drive {
+    pub(super) fn answered(&mut self, last: bool, limit: SpinLimit, now_ns: impl FnOnce() -> u64) {
+        if self.kind == Kind::Drive {
             self.end(limit, now_ns);
-            self.for_drive = false;
+        }
+        self.owed += 1;
+        self.kind = Kind::Guest;
+        if !last {
+            self.kind = Kind::More;
+            self.more.forget(limit.drive_ns);
         }
     }
 
     /// Whether it pays to look again at all, given how the ring has behaved.
     #[inline]
-    pub(super) fn pays(&self, limit: SpinLimit) -> bool {
-        match self.for_drive {
-            true => self.drive.pays(limit.drive_ns),
-            false => self.guest.pays(limit.guest_ns),
-        }
+    pub(super) fn pays(&mut self, limit: SpinLimit) -> bool {
+        let (wait, max_ns) = self.wait(limit);
+        wait.pays(max_ns)
     }
 
     /// The ring is empty: whether to look again. If not, it is to be armed.
     #[inline]
-    pub(super) fn look_again(&mut self, limit: SpinLimit, now_ns: impl FnOnce() -> u64) -> bool {
-        match self.for_drive {
-            true => self.drive.look_again(limit.drive_ns, now_ns),
-            false => self.guest.look_again(limit.guest_ns, now_ns),
+    pub(super) fn look_again(&mut self, limit: SpinLimit, now_ns: impl Fn() -> u64) -> bool {
+        if self.kind == Kind::More {
+            if self.more.look_again(limit.drive_ns, &now_ns) {
+                return true;
+            }
+            self.more.give_up(limit.drive_ns);
+            (self.owed, self.kind) = (0, Kind::Drive);
+        }
+        let (wait, max_ns) = self.wait(limit);
+        wait.look_again(max_ns, now_ns)
+    }
+
+    #[inline]
+    fn wait(&mut self, limit: SpinLimit) -> (&mut Wait, u64) {
+        match self.kind {
+            Kind::Guest => (&mut self.guest, limit.guest_ns),
+            Kind::More => (&mut self.more, limit.drive_ns),
+            Kind::Drive => (&mut self.drive, limit.drive_ns),
         }
     }
 
     #[inline]
     fn end(&mut self, limit: SpinLimit, now_ns: impl FnOnce() -> u64) {
-        match self.for_drive {
-            true => self.drive.end(limit.drive_ns, now_ns),
-            false => self.guest.end(limit.guest_ns, now_ns),
-        }
+        let (wait, max_ns) = self.wait(limit);
+        wait.end(max_ns, now_ns);
     }
 }
 
@@ -109,6 +146,22 @@ impl Wait {
         }
         self.looks = 0;
         self.since_ns = None;
+    }
+
+    /// It was looked for in vain; or it was known that it would be.
+    fn give_up(&mut self, max_ns: u64) {
+        if self.pays(max_ns) {
+            self.expected_ns = self.expected_ns - self.expected_ns / WEIGHT + 2 * max_ns / WEIGHT;
+        }
+        (self.looks, self.since_ns, self.asleep) = (0, None, false);
+    }
+
+    /// An expectation that keeps us from looking fades.
+    #[inline]
+    fn forget(&mut self, max_ns: u64) {
+        if !self.pays(max_ns) {
+            self.expected_ns -= self.expected_ns / FORGET;
+        }
     }
 
     #[inline]
@@ -148,8 +201,8 @@ mod tests {
                 break;
             }
         }
-        spin.found(LIMIT, || gap);
-        spin.answered(LIMIT, || gap);
+        spin.found(1, LIMIT, || gap);
+        spin.answered(true, LIMIT, || gap);
         slept
     }
 
@@ -191,7 +244,7 @@ mod tests {
         let mut spin = Spin::default();
         assert!(!spin.look_again(never, || 0));
         assert!(!spin.pays(never));
-        spin.found(never, || 0);
+        spin.found(1, never, || 0);
         assert!(!spin.look_again(never, || 0));
     }
 
@@ -211,11 +264,60 @@ mod tests {
                 }
                 now = start + takes;
                 match wait {
-                    0 => spin.found(LIMIT, || now),
-                    _ => spin.answered(LIMIT, || now),
+                    0 => spin.found(1, LIMIT, || now),
+                    _ => spin.answered(true, LIMIT, || now),
                 }
             }
         }
         assert_eq!(slept, [0, 90], "for the guest, for the drive");
+    }
+
+    /// Four of eight requests are answered, and the guest asks again for `again` of them, one each microsecond; how many
+    /// times the reactor slept before the last of those, and for how many nanoseconds it looked for a fifth.
+    fn answer_half(spin: &mut Spin, now: &mut u64, again: u32) -> (u32, u64) {
+        let mut slept = 0;
+        for _ in 0..4 {
+            spin.answered(false, LIMIT, || *now);
+        }
+        for _ in 0..again {
+            for _ in 0..20 {
+                *now += 50;
+                slept += u32::from(!spin.look_again(LIMIT, || *now));
+            }
+            spin.found(1, LIMIT, || *now);
+        }
+        let from = *now;
+        while spin.look_again(LIMIT, || *now) {
+            *now += 50;
+        }
+        let looked_ns = *now - from;
+        *now += 300_000;
+        (slept, looked_ns)
+    }
+
+    /// A ring whose drive takes too long to be looked for.
+    fn with_a_slow_drive() -> Spin {
+        let mut spin = Spin::default();
+        spin.drive.expected_ns = 2 * LIMIT.drive_ns;
+        spin
+    }
+
+    #[test]
+    fn guest_that_asks_again_for_each_answer_is_looked_for_until_the_last() {
+        let (mut spin, mut now) = (with_a_slow_drive(), 0);
+        for _ in 0..20 {
+            assert_eq!(answer_half(&mut spin, &mut now, 4), (0, 0));
+        }
+    }
+
+    #[test]
+    fn guest_that_asks_for_less_is_soon_slept_on_and_now_and_then_tried_again() {
+        let (mut spin, mut now) = (with_a_slow_drive(), 0);
+        let looked: Vec<bool> = (0..400)
+            .map(|_| answer_half(&mut spin, &mut now, 0).1 > 0)
+            .collect();
+        let times = |looked: &[bool]| looked.iter().filter(|looked| **looked).count();
+        assert!((1..=8).contains(&times(&looked[..10])), "{looked:?}");
+        assert!((1..=40).contains(&times(&looked[10..])), "{looked:?}");
     }
 }

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 const ENTRIES: u32 = 256;
 /// Completion entries. More outstanding requests than this are kept by the kernel (NODROP).
 const COMPLETION_ENTRIES: u32 = 4096;
+/// So many queued entries are handed to the kernel at once, in the middle of a turn: a drive works on the first while the
+/// guest is still asking for the last. As fewer, each costs a call and a doorbell of its own.
+const HAND_OVER: usize = 4;
 /// How often a driver that cannot wait looks whether it may go.
 pub(super) const DRAIN_RETRY: Duration = Duration::from_millis(10);
 
@@ -200,10 +203,16 @@ impl Ring {
         self.requests.len()
     }
 
-    /// Takes a storage request; the next flush or sleep hands it to the kernel.
+    /// Takes a storage request; the kernel has it by the next flush or sleep.
     pub(super) fn start(&mut self, transfer: Transfer) {
         let key = self.requests.insert(transfer);
         self.issue(key);
+        if self.ring.submission().len() >= HAND_OVER
+            && let Err(error) = self.submit()
+        {
+            // The next flush or sleep meets it again, and can tell the caller.
+            tracing::debug!(%error, "The kernel took no requests");
+        }
     }
 
     /// Makes the next call of a request, unless it has to wait for a buffer.
