@@ -10,6 +10,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
+use std::cmp::Reverse;
 
 /// Who serves a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,22 +87,26 @@ impl Owners {
         ))
     }
 
-    /// The class that one who names none gets: the youngest of those that carry the first of these marks.
+    /// The class that one who names none gets: one that carries the first of these marks that any carries.
     async fn of_default(&self, marks: &[&str]) -> Result<Owner, ClusterError> {
         let classes: Api<StorageClass> = Api::all(self.client.clone());
         let listed = classes.list(&ListParams::default()).await;
         let listed = listed.map_err(ClusterError::on("list", "StorageClasses".to_owned()))?;
-        for mark in marks {
-            let carries = |class: &&StorageClass| {
-                class.annotations().get(*mark).map(String::as_str) == Some("true")
-            };
-            let marked = listed.items.iter().filter(carries);
-            if let Some(class) = marked.max_by_key(|class| class.creation_timestamp()) {
-                return Ok(by_provisioner(class));
-            }
-        }
-        Ok(unknown("there is no default StorageClass".to_owned()))
+        let class = default_of(&listed.items, marks);
+        let none = || unknown("there is no default StorageClass".to_owned());
+        Ok(class.map_or_else(none, by_provisioner))
     }
+}
+
+/// As Kubernetes chooses: the youngest, and of those made in the same second the first by name.
+fn default_of<'c>(classes: &'c [StorageClass], marks: &[&str]) -> Option<&'c StorageClass> {
+    marks.iter().find_map(|mark| {
+        let carries = |class: &&StorageClass| {
+            class.annotations().get(*mark).map(String::as_str) == Some("true")
+        };
+        let marked = classes.iter().filter(carries);
+        marked.max_by_key(|class| (class.creation_timestamp(), Reverse(class.name_any())))
+    })
 }
 
 fn by_provisioner(class: &StorageClass) -> Owner {
@@ -114,4 +119,40 @@ fn by_provisioner(class: &StorageClass) -> Owner {
 
 fn unknown(why: String) -> Owner {
     Owner::Unknown(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn class(name: &str, made: &str, mark: &str) -> StorageClass {
+        let class = json!({
+            "provisioner": DRIVER_NAME,
+            "metadata": {"name": name, "creationTimestamp": made, "annotations": {mark: "true"}}
+        });
+        serde_json::from_value(class).unwrap()
+    }
+
+    fn chosen(classes: &[StorageClass]) -> Option<String> {
+        let class = default_of(classes, &[DEFAULT_FOR_MACHINES, DEFAULT]);
+        class.map(ResourceExt::name_any)
+    }
+
+    #[test]
+    fn youngest_default_is_chosen_and_the_first_by_name_of_one_second() {
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
+        let mut classes = vec![
+            class("a", early, DEFAULT),
+            class("b", late, DEFAULT),
+            class("c", late, DEFAULT),
+            class("d", late, "another.mark"),
+        ];
+        assert_eq!(chosen(&classes), Some("b".to_owned()));
+        classes.reverse();
+        assert_eq!(chosen(&classes), Some("b".to_owned()));
+        classes.push(class("z", early, DEFAULT_FOR_MACHINES));
+        assert_eq!(chosen(&classes), Some("z".to_owned()));
+        assert_eq!(chosen(&classes[..1]), None);
+    }
 }

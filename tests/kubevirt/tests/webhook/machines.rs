@@ -151,6 +151,36 @@ pub(crate) async fn default_class_counts(plane: &mut Plane) -> anyhow::Result<()
     stage.class("their-default", THEIRS, false)
 }
 
+pub(crate) async fn of_two_default_classes_the_one_that_kubernetes_takes_counts(
+    plane: &mut Plane,
+) -> anyhow::Result<()> {
+    let stage = Stage::set(plane, "two-defaults")?;
+    let replica = Replica::start(plane).await?;
+    stage.point_to(&replica).await?;
+    stage.data_volume("image", json!({"storage": {}}))?;
+    let vm = machine("vm", &[data_volume("image")]);
+    let mut taken = Vec::new();
+    for (turn, [first, second]) in [[OURS, THEIRS], [THEIRS, OURS]].into_iter().enumerate() {
+        let names = [format!("twin-{turn}-a"), format!("twin-{turn}-b")];
+        stage.class(&names[0], first, true)?;
+        stage.class(&names[1], second, true)?;
+        let class = stage.class_that_kubernetes_gives()?;
+        let created = stage.dry_run(&vm).await?;
+        let provisioner = if class == names[0] { first } else { second };
+        ensure!(names.contains(&class), "Kubernetes took {class}");
+        match provisioner {
+            OURS => created.has_only_our_hook()?,
+            _ => created.is_untouched()?,
+        }
+        taken.push(class);
+        for (name, provisioner) in names.iter().zip([first, second]) {
+            stage.class(name, provisioner, false)?;
+        }
+    }
+    println!("  Kubernetes takes {taken:?}");
+    Ok(())
+}
+
 pub(crate) async fn person_may_name_the_volumes(plane: &mut Plane) -> anyhow::Result<()> {
     let stage = Stage::set(plane, "person")?;
     let replica = Replica::start(plane).await?;

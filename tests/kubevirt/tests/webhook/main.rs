@@ -18,7 +18,8 @@ use machines::{
     claims_and_data_volumes_not_yet_bound_are_judged_by_their_class, default_class_counts,
     list_that_cannot_be_read_is_left_with_a_warning, machine_with_our_volume_gets_the_hook_once,
     machine_without_our_volumes_is_untouched, machines_are_created_while_nobody_answers,
-    person_may_name_the_volumes, sidecars_of_others_are_kept,
+    of_two_default_classes_the_one_that_kubernetes_takes_counts, person_may_name_the_volumes,
+    sidecars_of_others_are_kept,
 };
 use requests::{
     program_serves_the_webhook_with_the_rights_of_the_chart, slow_api_server_does_not_hold_it_up,
@@ -30,6 +31,7 @@ holdfast_cluster::tests!(
     machine_without_our_volumes_is_untouched,
     claims_and_data_volumes_not_yet_bound_are_judged_by_their_class,
     default_class_counts,
+    of_two_default_classes_the_one_that_kubernetes_takes_counts,
     person_may_name_the_volumes,
     sidecars_of_others_are_kept,
     list_that_cannot_be_read_is_left_with_a_warning,

@@ -129,6 +129,22 @@ impl<'p> Stage<'p> {
         }))
     }
 
+    /// The class of a claim that names none.
+    pub(crate) fn class_that_kubernetes_gives(&self) -> anyhow::Result<String> {
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "asks", "namespace": self.namespace},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        });
+        let words = [
+            "create",
+            "--dry-run=server",
+            "--output=jsonpath={.spec.storageClassName}",
+            "--filename=-",
+        ];
+        self.plane.kubectl_with(&words, &claim.to_string())
+    }
+
     /// A claim that waits for its first consumer.
     pub(crate) fn unbound_claim(&self, name: &str, class: Option<&str>) -> anyhow::Result<()> {
         self.claim_with(name, json!({"storageClassName": class}))
