@@ -93,7 +93,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     store.on_watch_failure(move |kind| counted.watch_failed(kind));
     let loops = Loops {
         store: store.clone(),
-        metrics,
+        metrics: metrics.clone(),
         config: args.loops(&client)?,
         client: client.clone(),
     };
@@ -102,10 +102,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (answering, is_answering) = oneshot::channel();
     let served = async {
         tokio::try_join!(
-            webhook::serve(webhook, client.clone(), answering, asked(&ended)),
+            webhook::serve(webhook, &metrics, client.clone(), answering, asked(&ended)),
             answer_calls(endpoint, store.clone(), calls, &ended),
             async {
-                let gate = || mark_machines(args.kubevirt.then(|| client.clone()));
+                let gate = || mark_machines(args.kubevirt.then(|| client.clone()), metrics.clone());
                 Box::pin(loops.run(gate, asked(&ended))).await;
                 Ok(())
             },
@@ -195,9 +195,10 @@ async fn reach(
     std::future::pending::<()>().await;
 }
 
-async fn mark_machines(client: Option<Client>) {
+async fn mark_machines(client: Option<Client>, metrics: ControllerMetrics) {
+    let failed = |kind: &str| metrics.watch_failed(kind);
     match client {
-        Some(client) => holdfast_kubevirt::run_gate(client, std::future::pending()).await,
+        Some(client) => holdfast_kubevirt::run_gate(client, failed, std::future::pending()).await,
         None => std::future::pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! The KubeVirt webhook inside `holdfast controller`: its flags, and how it is served.
 
+use holdfast_controller::ControllerMetrics;
 use holdfast_kubevirt::{CertificateSource, HookImage, Webhook, WebhookConfig};
 use kube::Client;
 use std::future::Future;
@@ -54,6 +55,7 @@ impl WebhookArgs {
 /// Serves the webhook, if there is one, until `asked` completes. `ready` is told, or dropped, when there is nothing to wait for.
 pub(crate) async fn serve(
     bound: Bound,
+    metrics: &ControllerMetrics,
     client: Client,
     ready: oneshot::Sender<()>,
     asked: impl Future<Output = ()> + Send,
@@ -62,6 +64,8 @@ pub(crate) async fn serve(
         return Ok(());
     };
     let address = webhook.address();
+    let metrics = metrics.clone();
+    let webhook = webhook.on_answer(move |outcome| metrics.webhook_answered(outcome));
     let ready = move || {
         tracing::info!(%address, "Answering the API server about new machines");
         // Whoever waits for it may have ended.

@@ -23,6 +23,11 @@ struct Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Loop {
     name: &'static str,
 }
@@ -41,6 +46,7 @@ pub struct ControllerMetrics {
     loop_passes: Family<Loop, Counter>,
     loop_errors: Family<Loop, Counter>,
     watch_errors: Family<Kind, Counter>,
+    webhook_requests: Family<Outcome, Counter>,
 }
 
 impl ControllerMetrics {
@@ -91,6 +97,11 @@ impl ControllerMetrics {
             "holdfast_controller_watch_errors",
             "Failures of a watch on the API server, by kind",
             new.watch_errors.clone(),
+        );
+        registry.register(
+            "holdfast_controller_webhook_requests",
+            "Requests to the KubeVirt webhook, by what became of them",
+            new.webhook_requests.clone(),
         );
         new
     }
@@ -159,6 +170,12 @@ impl ControllerMetrics {
         let kind = kind.to_owned();
         self.watch_errors.get_or_create(&Kind { kind }).inc();
     }
+
+    /// The KubeVirt webhook answered a request.
+    pub fn webhook_answered(&self, outcome: &'static str) {
+        let requests = &self.webhook_requests;
+        requests.get_or_create(&Outcome { outcome }).inc();
+    }
 }
 
 #[cfg(test)]
@@ -180,8 +197,9 @@ mod tests {
         let failed = ControllerError::NotFound { volume: "v".into() };
         metrics.passed("garbage", Err(failed));
         metrics.watch_failed("Node");
+        metrics.webhook_answered("added");
         let names = metric_names(&registry);
-        assert_eq!(names.len(), 10, "{names:?}");
+        assert_eq!(names.len(), 11, "{names:?}");
         for name in names {
             let rows = [format!("| `{name}`"), format!("| `{name}_info`")];
             assert!(

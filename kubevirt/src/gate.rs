@@ -14,7 +14,7 @@ use futures::StreamExt;
 use herald::Herald;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{Action, Controller, Error};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -30,8 +30,12 @@ const BUSY_RETRY: Duration = Duration::from_secs(5);
 const ERROR_RETRY: Duration = Duration::from_secs(1);
 
 /// Marks machines until `shutdown` completes. `client` must be allowed to watch pods, to get claims and PersistentVolumes, and
-/// to get and patch VirtualMachineInstances.
-pub async fn run_gate(client: Client, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+/// to get and patch VirtualMachineInstances. `watch_failed` hears the kind of each watch that fails; it begins again by itself.
+pub async fn run_gate(
+    client: Client,
+    watch_failed: impl Fn(&str),
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
     let gate = Arc::new(Gate {
         herald: Herald::new(client.clone()),
         client: client.clone(),
@@ -45,7 +49,13 @@ pub async fn run_gate(client: Client, shutdown: impl Future<Output = ()> + Send 
     Controller::new(Api::<Pod>::all(client), launchers)
         .graceful_shutdown_on(shutdown)
         .run(work, retry, gate)
-        .for_each(|_| async {})
+        .for_each(|turn| {
+            if let Err(Error::QueueError(error)) = turn {
+                tracing::warn!(%error, "The watch on pods failed");
+                watch_failed("Pod");
+            }
+            std::future::ready(())
+        })
         .await;
 }
 

@@ -14,7 +14,6 @@ pub use certificate::CertificateError;
 pub use sidecars::HookImage;
 
 use crate::error::ClusterError;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -24,12 +23,13 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use kube::Client;
 use kube::core::DynamicObject;
-use kube::core::admission::AdmissionReview;
+use kube::core::admission::{AdmissionRequest, AdmissionReview};
 use mounted::MountedCertificate;
 use owner::Owners;
-use review::Reviewer;
+use review::{Heard, Reviewer};
 use rustls::ServerConfig;
 use secret::SharedCertificate;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -111,10 +111,16 @@ pub struct WebhookConfig {
 }
 
 /// A bound address; it answers once it is served.
-#[derive(Debug)]
 pub struct Webhook {
     listener: TcpListener,
     address: SocketAddr,
+    heard: Heard,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Webhook({})", self.address)
+    }
 }
 
 impl Webhook {
@@ -131,7 +137,19 @@ impl Webhook {
         let listener = listener.and_then(tokio::net::TcpListener::into_std);
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Webhook { listener, address })
+        Ok(Webhook {
+            listener,
+            address,
+            heard: Arc::new(|_| ()),
+        })
+    }
+
+    /// Lets `heard` hear what becomes of each request: `added` a hook, `left` as it was, `warned` in place of a hook that may be
+    /// needed, `refused` for what is no review.
+    #[must_use]
+    pub fn on_answer(mut self, heard: impl Fn(&'static str) + Send + Sync + 'static) -> Webhook {
+        self.heard = Arc::new(heard);
+        self
     }
 
     /// Where it listens, with the port the kernel chose if 0 was asked for.
@@ -160,6 +178,7 @@ impl Webhook {
         let reviewer = Reviewer {
             owners: Owners { client },
             hook: config.hook,
+            heard: self.heard,
         };
         tokio::pin!(shutdown);
         let first = tokio::select! {
@@ -240,16 +259,17 @@ async fn answer(
     State(reviewer): State<Arc<Reviewer>>,
     request: Request,
 ) -> Result<Response, Response> {
-    let asked = tokio::time::timeout(BODY_PATIENCE, read(request)).await;
-    let asked = asked.map_err(|_| StatusCode::REQUEST_TIMEOUT.into_response())?;
-    let Json(review) = asked.map_err(IntoResponse::into_response)?;
-    let request = review
-        .try_into()
-        .map_err(|_| (StatusCode::BAD_REQUEST, "the review has no request\n").into_response())?;
-    let answer = reviewer.answer(&request).await;
+    let asked = read(request).await;
+    let asked = asked.inspect_err(|_| (reviewer.heard)("refused"))?;
+    let answer = reviewer.answer(&asked).await;
     Ok(Json(answer.into_review()).into_response())
 }
 
-async fn read(request: Request) -> Result<Json<AdmissionReview<DynamicObject>>, JsonRejection> {
-    Json::from_request(request, &()).await
+async fn read(request: Request) -> Result<AdmissionRequest<DynamicObject>, Response> {
+    let review = Json::<AdmissionReview<DynamicObject>>::from_request(request, &());
+    let review = tokio::time::timeout(BODY_PATIENCE, review).await;
+    let review = review.map_err(|_| StatusCode::REQUEST_TIMEOUT.into_response())?;
+    let Json(review) = review.map_err(IntoResponse::into_response)?;
+    let empty = |_| (StatusCode::BAD_REQUEST, "the review has no request\n").into_response();
+    review.try_into().map_err(empty)
 }

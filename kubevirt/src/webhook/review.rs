@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use json_patch::Patch;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, Operation};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// For all questions to the cluster together. The API server waits 2 s for us, and the machine's owner for both.
@@ -17,10 +18,14 @@ const PARALLEL: usize = 8;
 /// Kubernetes may cut a longer warning.
 const WARNING_CHARS_MAX: usize = 250;
 
+/// Hears what became of each request: `added`, `left`, `warned`, or `refused` where it was no review.
+pub(super) type Heard = Arc<dyn Fn(&'static str) + Send + Sync>;
+
 /// Answers reviews.
 pub(super) struct Reviewer {
     pub(super) owners: Owners,
     pub(super) hook: HookImage,
+    pub(super) heard: Heard,
 }
 
 /// What becomes of a machine.
@@ -41,13 +46,18 @@ impl Reviewer {
         let answer = AdmissionResponse::from(request);
         let namespace = request.namespace.as_deref().unwrap_or_default();
         match self.judge(request, namespace).await {
-            Verdict::Leave => answer,
+            Verdict::Leave => {
+                (self.heard)("left");
+                answer
+            }
             Verdict::Add(patch) => {
+                (self.heard)("added");
                 tracing::info!(namespace, machine = request.name, "Added the hook");
                 let patched = answer.with_patch(patch);
                 patched.expect("a patch can be written as JSON")
             }
             Verdict::Warn(why) => {
+                (self.heard)("warned");
                 tracing::warn!(namespace, machine = request.name, why, "Added no hook");
                 warned(answer, &why)
             }

@@ -19,6 +19,7 @@ const ADDRESS_OF_WEBHOOK: &str = "--kubevirt-webhook=";
 pub(crate) struct Deployed {
     process: Daemon,
     deployment: Value,
+    health: u16,
 }
 
 impl Deployed {
@@ -47,8 +48,9 @@ impl Deployed {
         let mut deployed = Deployed {
             process,
             deployment,
+            health,
         };
-        deployed.until_ready(health).await?;
+        deployed.until_ready().await?;
         if deployed.argument(ADDRESS_OF_WEBHOOK).is_some() {
             deployed.lead_to(plane, webhook)?;
         }
@@ -59,6 +61,11 @@ impl Deployed {
     /// What the chart names as the image of Holdfast.
     pub(crate) fn image(&self) -> &str {
         self.container()["image"].as_str().unwrap_or_default()
+    }
+
+    /// What it tells of itself in numbers.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
+        told(self.health, "/metrics").await
     }
 
     /// The rest of the argument that begins so.
@@ -72,12 +79,14 @@ impl Deployed {
         &self.deployment["spec"]["template"]["spec"]["containers"][0]
     }
 
-    async fn until_ready(&mut self, port: u16) -> anyhow::Result<()> {
+    async fn until_ready(&mut self) -> anyhow::Result<()> {
+        let port = self.health;
         until("the controller is ready", PATIENCE, || {
             let alive = self.process.check();
             async move {
                 alive?;
-                Ok(ready(port).await.map_err(|why| why.to_string()))
+                let told = told(port, "/readyz").await;
+                Ok(told.map(drop).map_err(|why| why.to_string()))
             }
         })
         .await
@@ -203,12 +212,11 @@ async fn roll_out(plane: &Plane) -> anyhow::Result<()> {
     .await
 }
 
-async fn ready(port: u16) -> anyhow::Result<()> {
+async fn told(port: u16, path: &str) -> anyhow::Result<String> {
     let address: http::Uri = format!("http://127.0.0.1:{port}").parse()?;
     let client = kube::Client::try_from(kube::Config::new(address))?;
-    let asked = http::Request::get("/readyz").body(Vec::new())?;
-    client.request_text(asked).await?;
-    Ok(())
+    let asked = http::Request::get(path).body(Vec::new())?;
+    Ok(client.request_text(asked).await?)
 }
 
 fn free_port() -> anyhow::Result<u16> {

@@ -11,10 +11,12 @@ mod ways;
 
 use anyhow::{Context, ensure};
 use document::{manifests_of_the_page_are_taken, tests_that_the_page_names_are_there};
-use holdfast_cluster::Plane;
+use holdfast_cluster::{Plane, until};
 use holdfast_kubevirt::Refusal;
 use serde_json::json;
-use stage::{Loop, Stage, disk, machine};
+use stage::{Loop, PATIENCE, Stage, disk, machine};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use ways::{
     commands_of_the_page_give_an_older_kubevirts_machine_the_hook,
@@ -34,6 +36,7 @@ holdfast_cluster::tests!(
     claim_of_a_block_device_is_refused_with_events,
     pods_that_are_no_launchers_of_a_machine,
     pod_without_a_node_is_not_looked_at,
+    watch_that_fails_is_counted_and_begins_again,
     time_from_pod_to_admission_is_measured,
     manifests_of_the_page_are_taken,
     commands_of_the_page_set_kubevirt_and_the_chart_up,
@@ -349,6 +352,31 @@ async fn pod_without_a_node_is_not_looked_at(plane: &mut Plane) -> anyhow::Resul
     );
     stage.place("pod-1").await?;
     stage.until_admitted("pod-1", "data").await
+}
+
+async fn watch_that_fails_is_counted_and_begins_again(plane: &mut Plane) -> anyhow::Result<()> {
+    let stage = Stage::set(plane, "watch").await?;
+    stage.claim("data", "csi.holdfast.dev").await?;
+    stage
+        .create(&machine("vm", &[("data", disk("virtio"))]))
+        .await?;
+    let failures = Arc::new(AtomicU64::new(0));
+    let _gate = Loop::counting(plane, Arc::clone(&failures));
+    plane.stop_api()?;
+    let counted = until("the failure is counted", PATIENCE, || async {
+        let count = failures.load(Ordering::Relaxed);
+        Ok(if count > 0 {
+            Ok(())
+        } else {
+            Err(format!("{count} so far"))
+        })
+    })
+    .await;
+    plane.start_api().await?;
+    counted?;
+
+    stage.launcher("pod", Some("vm"), &["data"]).await?;
+    stage.until_admitted("pod", "data").await
 }
 
 async fn time_from_pod_to_admission_is_measured(plane: &mut Plane) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ use kube::api::{
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -24,10 +26,19 @@ pub(crate) struct Loop(JoinHandle<()>);
 
 impl Loop {
     pub(crate) fn start(plane: &Plane) -> Loop {
-        Loop(tokio::spawn(run_gate(
-            plane.client(),
-            std::future::pending(),
-        )))
+        Loop::counting(plane, Arc::default())
+    }
+
+    /// The same; counts the failures of its watch.
+    pub(crate) fn counting(plane: &Plane, failures: Arc<AtomicU64>) -> Loop {
+        let client = plane.client();
+        Loop(tokio::spawn(async move {
+            let count = |kind: &str| {
+                assert_eq!(kind, "Pod");
+                failures.fetch_add(1, Ordering::Relaxed);
+            };
+            run_gate(client, count, std::future::pending()).await;
+        }))
     }
 
     pub(crate) async fn kill(mut self) {

@@ -58,6 +58,9 @@ pub(crate) async fn commands_of_the_page_give_an_older_kubevirts_machine_the_hoo
     );
     let hook: Value = serde_json::from_str(&promised)?;
     ensure!(hook[0]["image"] == way.controller.image(), "{promised}");
+    let counted = r#"holdfast_controller_webhook_requests_total{outcome="added"}"#;
+    let metrics = way.controller.metrics().await?;
+    ensure!(metrics.contains(counted), "{metrics}");
     // A machine that names the hook itself has it already.
     let mut named = instance(&way.machine_that_names_the_hook()?);
     named["metadata"]["name"] = json!("second");
