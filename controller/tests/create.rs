@@ -227,6 +227,47 @@ async fn pool_is_chosen_by_topology_then_by_free_space() {
 }
 
 #[tokio::test]
+async fn pool_with_the_volume_in_one_piece_goes_before_one_with_more_space() {
+    let mut house = House::empty(LONG);
+    house.add_pool("p1", "n1", 30 * MIB).await;
+    house.add_pool("p2", "n2", 20 * MIB).await;
+    let mut scattered: BlockPool = house.store.get("p1").await.unwrap().unwrap();
+    let status = scattered.status.as_mut().unwrap();
+    status.largest_free_extent_bytes = 4 * MIB;
+    house.store.update_status(scattered).await.unwrap();
+    house.start_agent();
+    let whole = house.create(wish("a", 8 * MIB)).await.unwrap();
+    assert_eq!(whole.accessible_topology, on_nodes(&["n2"]));
+    let small = house.create(wish("b", 4 * MIB)).await.unwrap();
+    assert_eq!(small.accessible_topology, on_nodes(&["n1"]), "both have it");
+}
+
+#[tokio::test]
+async fn pool_that_is_being_removed_gets_no_volumes() {
+    let mut house = House::empty(LONG);
+    house.add_pool("p1", "n1", 10 * MIB).await;
+    let mut leaving = BlockPool::new("p2", Default::default());
+    leaving.spec.node_name = "n2".to_owned();
+    leaving.metadata.finalizers = Some(vec![NODE_FINALIZER.to_owned()]);
+    let leaving = house.store.create(leaving).await.unwrap();
+    house.open_pool(leaving, 30 * MIB).await;
+    house.start_agent();
+    house.store.delete::<BlockPool>("p2").await.unwrap();
+    let volume = house.create(wish("a", MIB)).await.unwrap();
+    assert_eq!(volume.accessible_topology, on_nodes(&["n1"]));
+}
+
+#[tokio::test]
+async fn topology_that_names_no_node_holds_on_every_node() {
+    let house = House::with_pools(&[("p1", NODE, 10 * MIB)]).await;
+    let mut asked = placed("a", &["n9"], &[]);
+    let required = asked.accessibility_requirements.as_mut().unwrap();
+    required.requisite.push(Topology::default());
+    let volume = house.create(asked).await.unwrap();
+    assert_eq!(volume.accessible_topology, on_nodes(&[NODE]));
+}
+
+#[tokio::test]
 async fn call_without_an_agent_ends_by_deadline_and_its_repetition_completes() {
     let mut house = House::empty(SHORT);
     house.add_pool("p1", NODE, 64 * MIB).await;

@@ -278,6 +278,19 @@ async fn server_that_returns_is_told_and_serves_from_then_on() {
 }
 
 #[tokio::test]
+async fn server_that_takes_a_moment_to_answer_is_waited_for() {
+    let node = Node::with_copy_of(&["a"]).await;
+    node.store.create(volume("made-meanwhile")).await.unwrap();
+    node.set(Reach::Silent);
+    let kept = node.start();
+    let mut list = std::pin::pin!(kept.list::<SplitVolume>());
+    let early = timeout(Duration::from_millis(200), &mut list).await;
+    assert!(early.is_err(), "the copy is not used yet: {early:?}");
+    node.set(Reach::Open);
+    assert_eq!(names(&list.await.unwrap()), ["a", "made-meanwhile"]);
+}
+
+#[tokio::test]
 async fn copy_that_is_damaged_cut_short_or_newer_counts_as_absent() {
     let node = Node::with_copy_of(&["a", "b"]).await;
     let good = fs::read_to_string(node.copy()).unwrap();
