@@ -135,13 +135,7 @@ impl Module {
         fs::write(self.stamp(), pins).context("cannot note what was built")
     }
 
-    fn compile(
-        &self,
-        package: &str,
-        flags: &str,
-        to: &Path,
-        scratch: &Path,
-    ) -> anyhow::Result<()> {
+    fn compile(&self, package: &str, flags: &str, to: &Path, scratch: &Path) -> anyhow::Result<()> {
         let output = Command::new("go")
             .args(["build", "-trimpath", "-p", "2", "-ldflags", flags, "-o"])
             .arg(to)
