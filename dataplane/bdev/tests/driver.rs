@@ -122,6 +122,29 @@ fn polling_alone_gets_every_completion() {
 }
 
 #[test]
+fn four_requests_are_with_the_drive_before_the_turn_is_over() {
+    let file = uring_file(1 << 20);
+    file.device.write_at(0, &[0; 4 * 4096]).unwrap();
+    let mut bench = Bench::new(&file.device, KINDS[0]);
+    let mut buffers: Vec<Skewed> = (0..4)
+        .map(|id| Skewed::of(&pattern(4096, id + 1), 0))
+        .collect();
+    let arrays: Vec<_> = buffers.iter_mut().map(|b| b.iovecs(&[])).collect();
+    for (id, array) in (0u64..).zip(&arrays) {
+        // SAFETY: buffers and arrays outlive `take` below, which waits for all.
+        bench.submit(unsafe { Io::with_buffers(Op::Write, id * 4096, array, Token(id)) });
+    }
+    // Nobody asks the driver for anything meanwhile.
+    let (mut found, deadline) = (vec![0; 4096], Instant::now() + DEADLINE);
+    while found != pattern(4096, 1) {
+        assert!(Instant::now() < deadline, "they wait for the next poll");
+        std::thread::yield_now();
+        file.device.read_at(0, &mut found).unwrap();
+    }
+    bench.take(4);
+}
+
+#[test]
 fn timeout_without_events_comes_back_empty() {
     for kind in KINDS {
         let mut driver = Driver::new(kind).unwrap();
