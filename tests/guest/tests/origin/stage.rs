@@ -64,9 +64,11 @@ const SUPERVISE: &str = "(while :; do holdfast standalone --dir /run/hf/state --
 /// A file system in memory, for the device that the disks in memory are splits of: it is served as `malloc` is, by copies
 /// within the call, and what is on it outlives the driver, so that it can be verified after a kill.
 const MEMORY: &str = "mkdir -p /run/memory && mount -t tmpfs -o size=80m memory /run/memory";
-/// How many reads and writes the block device of the drive that stays has answered.
-const BLOCK_REQUESTS: &str = "name=$(basename $(readlink /run/by-id/nvme-STAYS)); \
-    read -r reads a b c writes rest </sys/block/$name/stat; echo $((reads + writes))";
+/// How many reads and writes the block devices of the drive that stays have answered: with the kernel's own multipathing the one
+/// that has a name in `/dev` counts nothing, and the one below it does.
+const BLOCK_REQUESTS: &str = "sum=0; for d in /sys/block/nvme*; do \
+    grep -qw STAYS $d/device/serial 2>/dev/null || continue; \
+    read -r reads a b c writes rest <$d/stat; sum=$((sum + reads + writes)); done; echo $sum";
 const CSI: &str = "holdfast csi --endpoint unix:///run/hf/csi.sock";
 
 impl Stage {
