@@ -125,13 +125,14 @@ fn polling_alone_gets_every_completion() {
 fn four_requests_are_with_the_drive_before_the_turn_is_over() {
     let file = uring_file(1 << 20);
     file.device.write_at(0, &[0; 4 * 4096]).unwrap();
-    let mut bench = Bench::new(&file.device, KINDS[0]);
     let mut buffers: Vec<Skewed> = (0..4)
         .map(|id| Skewed::of(&pattern(4096, id + 1), 0))
         .collect();
     let arrays: Vec<_> = buffers.iter_mut().map(|b| b.iovecs(&[])).collect();
+    // Behind them, so that it is dropped first whatever happens, and waits.
+    let mut bench = Bench::new(&file.device, KINDS[0]);
     for (id, array) in (0u64..).zip(&arrays) {
-        // SAFETY: buffers and arrays outlive `take` below, which waits for all.
+        // SAFETY: buffers and arrays outlive the driver.
         bench.submit(unsafe { Io::with_buffers(Op::Write, id * 4096, array, Token(id)) });
     }
     // Nobody asks the driver for anything meanwhile.

@@ -70,7 +70,7 @@ impl SpinLimit {
 }
 
 impl Spin {
-    /// The ring had requests.
+    /// The ring had so many requests.
     #[inline]
     pub(super) fn found(&mut self, requests: u32, limit: SpinLimit, now_ns: impl FnOnce() -> u64) {
         self.end(limit, now_ns);

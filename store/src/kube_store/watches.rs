@@ -128,8 +128,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// Follows the kind until it has to be listed anew: it is silent for too long, or the server has forgotten the version. The end of a list is told like a change: something may have happened while
-    /// nobody watched.
+    /// Follows the kind until it has to be listed anew: it is silent for too long, or the server has forgotten the version. The
+    /// end of a list is told like a change: something may have happened while nobody watched.
     async fn follow<K: Object>(&self) {
         let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
         let events = watcher::watcher(api, self.config.clone())

@@ -19,7 +19,7 @@ const ENTRIES: u32 = 256;
 /// Completion entries. More outstanding requests than this are kept by the kernel (NODROP).
 const COMPLETION_ENTRIES: u32 = 4096;
 /// So many queued entries are handed to the kernel at once, in the middle of a turn: a drive works on the first while the
-/// guest is still asking for the last. As fewer, each costs a call and a doorbell of its own.
+/// guest is still asking for the last. One by one they would each cost a call and a doorbell.
 const HAND_OVER: usize = 4;
 /// How often a driver that cannot wait looks whether it may go.
 pub(super) const DRAIN_RETRY: Duration = Duration::from_millis(10);
