@@ -2,7 +2,7 @@
 //! freed, so that a late completion finds nothing instead of another guest's request.
 
 use super::RingId;
-use crate::clock::now_ns;
+use crate::clock::Clock;
 use holdfast_bdev::Token;
 use holdfast_ring::blk::Request;
 use std::cell::Cell;
@@ -33,6 +33,7 @@ pub(super) struct Slots {
     /// When this turn of the reactor first asked, 0 before: one look at the clock for all that is taken and answered in
     /// it, and none in a turn without.
     now_ns: Cell<u64>,
+    clock: Clock,
     /// Requests taken so far.
     taken: u64,
     /// Completions that belonged to nothing; anything but 0 is a bug below.
@@ -98,7 +99,7 @@ impl Slots {
     #[inline]
     pub(super) fn now_ns(&self) -> u64 {
         if self.now_ns.get() == 0 {
-            self.now_ns.set(now_ns());
+            self.now_ns.set(self.clock.now_ns());
         }
         self.now_ns.get()
     }
