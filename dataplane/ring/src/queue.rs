@@ -4,6 +4,7 @@
 mod chain;
 mod error;
 mod facts;
+mod foresight;
 mod heads;
 mod layout;
 mod rings;
@@ -15,6 +16,7 @@ pub use layout::{MAX_QUEUE_SIZE, QueueFeatures, QueueLayout};
 use crate::blk::{Limits, Request};
 use crate::inflight::{InflightQueue, InflightSlot, Recovered};
 use crate::mem::{MemView, Window};
+use foresight::Foresight;
 use heads::Heads;
 use holdfast_crash::crash_point;
 use rings::{DescIndex, Rings};
@@ -53,6 +55,7 @@ pub struct SplitQueue {
     batch: Vec<u16>,
     /// The window that held the last buffer.
     window: Window,
+    foresight: Foresight,
     poison: Option<QueueError>,
 }
 
@@ -117,6 +120,7 @@ impl SplitQueue {
             inflight: None,
             batch: Vec::with_capacity(layout.size.into()),
             window: Window::NONE,
+            foresight: Foresight::default(),
             poison: None,
         }
     }
@@ -307,6 +311,7 @@ impl SplitQueue {
             (Ok(()), Some(inflight)) if !self.replayed => inflight.mark(head),
             (Ok(()), _) => {}
         }
+        self.foresight.popped(&self.rings, chain);
         walked.map(|()| true)
     }
 
@@ -343,6 +348,7 @@ impl SplitQueue {
     /// Loads `avail.idx` once and checks that the guest has not made more available than the ring can hold.
     #[inline]
     fn load_avail_idx(&mut self) -> Result<(), QueueError> {
+        self.foresight.look(&self.rings, self.next_avail);
         let avail_idx = self.rings.avail_idx();
         let waiting = avail_idx.wrapping_sub(self.next_avail);
         // Both are bounded by the size of the ring, and no head is in both.
@@ -357,6 +363,7 @@ impl SplitQueue {
                 size,
             });
         }
+        self.foresight.found(waiting, taken);
         self.avail_idx = avail_idx;
         Ok(())
     }

@@ -66,6 +66,18 @@ pub(crate) fn will_store(word: *const u8) {
     let _ = word;
 }
 
+/// Asks for the line of a word that may soon be loaded. A hint: any address will do.
+#[inline]
+pub(crate) fn will_load(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetcht0 neither faults nor changes memory, whatever the address.
+    unsafe {
+        std::arch::asm!("prefetcht0 [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Loads one byte.
 ///
 /// # Safety

@@ -26,6 +26,8 @@ pub struct Chain {
     pub(crate) longest: u32,
     /// Pieces that are there only because a buffer runs from one region into the next.
     pub(crate) splits: usize,
+    /// The address at which its descriptors begin, as a hint; 0 if that is not one place.
+    pub(super) descriptors: usize,
     pub(crate) view: Option<LocalView>,
 }
 
@@ -150,6 +152,7 @@ pub(super) fn walk(
     chain: &mut Chain,
 ) -> Result<(), QueueError> {
     let size = rings.size();
+    chain.descriptors = rings.descriptor_at(index).addr();
     // Bound: a chain longer than the table visits a descriptor twice.
     for _ in 0..size {
         let descriptor = rings.descriptor(index);
@@ -202,6 +205,7 @@ fn walk_indirect(
 ) -> Result<(), QueueError> {
     let head = chain.head;
     let table = Table::resolve(view, last_hit, table, head)?;
+    chain.descriptors = table.host.map_or(0, <*const u8>::addr);
     let (size, mut index) = (table.size, 0);
     // Bound: a chain longer than the table visits a descriptor twice.
     for _ in 0..size {

@@ -115,6 +115,12 @@ impl Rings {
         unsafe { word::load_u16(self.avail.add(1), Acquire) }
     }
 
+    /// The head at `position` may soon be loaded: its line comes while that of `avail.idx` does, not after it.
+    #[inline]
+    pub(super) fn will_load_avail_head(&self, position: u16) {
+        word::will_load(self.avail.wrapping_add(2 + self.slot(position)).addr());
+    }
+
     /// The head at a position of the available ring.
     #[inline]
     pub(super) fn avail_head(&self, position: u16) -> u16 {
@@ -137,13 +143,19 @@ impl Rings {
         unsafe { word::load_u16(self.avail.add(2 + usize::from(self.size)), Relaxed) }
     }
 
+    /// The place of a descriptor in the table.
+    #[inline]
+    pub(super) fn descriptor_at(&self, index: DescIndex) -> *const u64 {
+        self.desc.wrapping_add(2 * usize::from(index.0))
+    }
+
     /// A private copy of a descriptor of the table.
     #[inline]
     pub(super) fn descriptor(&self, index: DescIndex) -> Descriptor {
         debug_assert!(index.0 < self.size);
         // SAFETY: `DescIndex` is below the size of the table, so both words are inside it; the table is aligned to 16.
         unsafe {
-            let at = self.desc.add(2 * usize::from(index.0));
+            let at = self.descriptor_at(index);
             Descriptor::from_words(word::load_u64(at), word::load_u64(at.add(1)))
         }
     }
@@ -168,6 +180,12 @@ impl Rings {
     #[inline]
     pub(super) fn will_write_used(&self, position: u16) {
         word::will_store(self.used.wrapping_add(2 + 4 * self.slot(position)).cast());
+    }
+
+    /// The used index will soon be stored.
+    #[inline]
+    pub(super) fn will_store_used_idx(&self) {
+        word::will_store(self.used.wrapping_add(1).cast());
     }
 
     /// Publishes all used elements written so far, and the data they stand for.
