@@ -3,6 +3,7 @@
 //!
 //! Nothing is verified here but that every request is answered once and with success; `workload` verifies data.
 
+mod bare;
 mod cells;
 mod clock;
 mod echo;
@@ -11,6 +12,7 @@ mod pattern;
 mod queue;
 mod run;
 
+pub use bare::BareReads;
 pub use clock::Clock;
 pub use echo::Echo;
 pub use histogram::Histogram;

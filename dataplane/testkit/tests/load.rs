@@ -1,10 +1,11 @@
 //! The load generator against engines that are known to work: it keeps its depth, counts every answer, and stops empty.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_precision_loss))]
 
 use holdfast_bdev::{BlockDevice, Malloc, Null};
 use holdfast_testkit::frontend::Guest;
-use holdfast_testkit::load::{Clock, Echo, LoadQueue, Pattern, Wait, beside, run, wake};
+use holdfast_testkit::load::{BareReads, Clock, Echo, LoadQueue, Pattern, Wait, beside, run, wake};
 use holdfast_testkit::reference::{ReferenceConfig, ReferenceEngine};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,4 +110,26 @@ fn echo_answers_more_positions_than_a_ring_index_holds() {
         answers += tally.latency.count();
     }
     drop(echo);
+}
+
+#[test]
+fn bare_reads_are_counted_and_those_behind_the_end_fail() {
+    let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let half = 8 << 20;
+    file.write_all(&vec![1; half]).unwrap();
+    let clock = Clock::new();
+    for depth in [1, 32] {
+        let inside = Pattern {
+            span_bytes: half as u64,
+            ..pattern(depth, 100)
+        };
+        let mut reads = BareReads::open(file.path(), inside).unwrap();
+        let tally = reads.run(&clock, SHORT).unwrap();
+        assert!(tally.latency.count() > u64::from(depth), "{depth}");
+        assert_eq!(tally.errors, 0, "{depth}");
+        let mut reads = BareReads::open(file.path(), pattern(depth, 100)).unwrap();
+        let (tally, share) = (reads.run(&clock, SHORT).unwrap(), 0.3..0.7);
+        let failed = tally.errors as f64 / tally.latency.count() as f64;
+        assert!(share.contains(&failed), "{failed} at depth {depth}");
+    }
 }

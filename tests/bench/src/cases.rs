@@ -68,6 +68,11 @@ impl Case {
         Case::new("randread", depth, 100)
     }
 
+    /// Whether it is one of those, at any depth.
+    pub(crate) fn is_random_reads(&self) -> bool {
+        self.name.starts_with("randread-")
+    }
+
     /// Writes every block of the device once: what was never written is read faster than any data.
     pub(crate) fn filling() -> Case {
         Case::sequential("write128k", 0)

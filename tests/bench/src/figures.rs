@@ -2,7 +2,9 @@
 
 use crate::machine::Placement;
 use crate::peers::Medium;
+use holdfast_testkit::load::Tally;
 use serde::Serialize;
+use std::time::Duration;
 
 /// One run of one case on one server.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -19,6 +21,23 @@ pub(crate) struct Sample {
     /// A cache line to the other processor and back, in nanoseconds; the longer of before and after.
     pub(crate) trip_ns: f64,
     pub(crate) placement: Placement,
+}
+
+impl Sample {
+    /// What was answered, for so much processor time of the server.
+    pub(crate) fn of(tally: &Tally, cpu: Duration, trip_ns: f64) -> Sample {
+        let us = |share| tally.latency.quantile(share) as f64 / 1e3;
+        Sample {
+            iops: tally.per_second(),
+            p50_us: us(0.5),
+            p99_us: us(0.99),
+            p999_us: us(0.999),
+            cpu_ns: cpu.as_secs_f64() * 1e9 / tally.latency.count().max(1) as f64,
+            cores: cpu.as_secs_f64() / tally.elapsed.as_secs_f64().max(1e-9),
+            trip_ns,
+            placement: Placement::of(trip_ns),
+        }
+    }
 }
 
 /// All samples of one case on one server.

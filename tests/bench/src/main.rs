@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![allow(clippy::cast_precision_loss)] // Counts become figures for people.
 
+mod bare;
 mod cases;
 mod ceiling;
 mod chart;

@@ -52,6 +52,8 @@ pub(crate) struct Peer {
 
 /// The name of ours as it is shipped.
 pub(crate) const OURS: &str = "holdfast";
+/// No server: reads of the file by io_uring alone.
+pub(crate) const BARE: &str = "bare io_uring";
 /// The configurations of qemu-storage-daemon begin with this.
 pub(crate) const QSD: &str = "qsd";
 const DAEMON: &str = "/usr/bin/qemu-storage-daemon";

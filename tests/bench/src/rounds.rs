@@ -3,8 +3,8 @@
 
 use crate::cases::Case;
 use crate::figures::{Figures, Sample};
-use crate::machine::{Machine, Placement, pin};
-use crate::peers::{DEVICE_BYTES, Medium, Peer};
+use crate::machine::{Machine, pin};
+use crate::peers::{BARE, DEVICE_BYTES, Medium, Peer};
 use crate::server::Server;
 use anyhow::{Context, ensure};
 use holdfast_testkit::frontend::Guest;
@@ -127,6 +127,11 @@ impl Rounds<'_> {
                     figures.miss(format!("{} on {}: {why:#}", peer.name, peer.medium));
                 }
             }
+            if filled.contains(&Medium::Disk)
+                && let Err(why) = self.bare(&mut figures)
+            {
+                figures.miss(format!("{BARE}: {why:#}"));
+            }
             let (number, seconds) = (round + 1, start.elapsed().as_secs_f64());
             eprintln!("round {number} of {}: {seconds:.0} s", self.pace.rounds);
         }
@@ -236,24 +241,13 @@ impl Rounds<'_> {
         let before = self.machine.round_trip_ns()?;
         let queues = std::slice::from_mut(&mut session.queue);
         run(queues, self.clock, Duration::ZERO, self.pace.warm_up)?;
-        let (used, since) = (server.usage()?, Instant::now());
+        let used = server.usage()?;
         let tally = run(queues, self.clock, Duration::ZERO, self.pace.measure)?;
-        let (cpu, time) = (server.usage()?.cpu - used.cpu, since.elapsed());
+        let cpu = server.usage()?.cpu - used.cpu;
         // One that changed in between counts as the worse.
         let trip_ns = before.max(self.machine.round_trip_ns()?);
         ensure!(tally.errors == 0, "{} requests failed", tally.errors);
-        let count = tally.latency.count().max(1) as f64;
-        let us = |share| tally.latency.quantile(share) as f64 / 1e3;
-        Ok(Sample {
-            iops: tally.per_second(),
-            p50_us: us(0.5),
-            p99_us: us(0.99),
-            p999_us: us(0.999),
-            cpu_ns: cpu.as_secs_f64() * 1e9 / count,
-            cores: cpu.as_secs_f64() / time.as_secs_f64(),
-            trip_ns,
-            placement: Placement::of(trip_ns),
-        })
+        Ok(Sample::of(&tally, cpu, trip_ns))
     }
 
     /// What memory itself takes for random blocks, on the server's processor: into as many buffers as are under way.

@@ -131,15 +131,21 @@ impl Drop for Server {
     }
 }
 
-/// Nanosecond-exact, unlike the ticks of /proc/PID/stat. Threads come and go, so one that has gone counts as nothing.
+/// Processor time of a process, kernel workers included.
 fn cpu_of(proc: &Path) -> anyhow::Result<Duration> {
-    let mut total = 0;
+    let mut total = Duration::ZERO;
     for task in fs::read_dir(proc.join("task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        let ran: Option<u64> = text.split(' ').next().and_then(|word| word.parse().ok());
-        total += ran.unwrap_or(0);
+        total += cpu_of_thread(&task?.path());
     }
-    Ok(Duration::from_nanos(total))
+    Ok(total)
+}
+
+/// Processor time of a thread. Nanosecond-exact, unlike the ticks of /proc/PID/stat. Threads come and go, so one that has
+/// gone counts as nothing.
+pub(crate) fn cpu_of_thread(task: &Path) -> Duration {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let ran: Option<u64> = text.split(' ').next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(ran.unwrap_or(0))
 }
 
 fn field(status: &str, name: &str) -> u64 {

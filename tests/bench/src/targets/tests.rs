@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::ceiling;
-use crate::figures::Middle;
 use crate::figures::tests::sample;
+use crate::figures::{Middle, Sample};
 use crate::machine::Placement::{self, Far, Near};
+use crate::peers::BARE;
 use crate::profile::Profile;
 
 /// Ours and the daemon's in one case, twice each.
@@ -139,4 +140,27 @@ fn worst_profile_decides_whether_the_time_is_accounted_for() {
     };
     assert_eq!(with(90), Verdict::Pass);
     assert_eq!(with(89), Verdict::Fail);
+}
+
+#[test]
+fn processor_time_on_disk_is_told_beside_what_io_uring_alone_takes() {
+    let mut figures = Figures::default();
+    for (peer, cpu_ns) in [(OURS, 2000.0), (BARE, 1750.0), ("qsd-uring", 2500.0)] {
+        for case in ["randread-1", "randread-32"] {
+            let sample = Sample {
+                cpu_ns,
+                ..sample(1e5, Near)
+            };
+            figures.add(Medium::Disk, case, peer, sample);
+        }
+    }
+    let targets = judge(&evidence(&figures, &[]));
+    let row = row(&targets, "disk, processor time");
+    assert_eq!(row.verdict, Verdict::Fail);
+    assert!(
+        row.found.contains("0 of 2 cases; worst 0.80x"),
+        "{}",
+        row.found
+    );
+    assert!(row.found.contains("io_uring takes 0.70x"), "{}", row.found);
 }
