@@ -224,6 +224,14 @@ impl Driver {
         self.core.stale
     }
 
+    /// Requests that went to the kernel along with an adjacent one, in the same call.
+    pub fn merged(&self) -> u64 {
+        match &self.backend {
+            Backend::Uring(ring) => ring.merged(),
+            Backend::Threads(_) => 0,
+        }
+    }
+
     /// As [`Driver::join`]; the iovec arrays of the parts live until the last part has completed.
     pub(crate) fn join_keeping(
         &mut self,

@@ -130,6 +130,14 @@ impl Transfer {
         matches!(self.route, Route::Bounce(None))
     }
 
+    /// The call that does all of a read or write at once; none if there is no such call.
+    pub(crate) fn first_call(&mut self) -> Option<Call> {
+        match self.route {
+            Route::Direct if self.io.len() <= CALL_MAX as u64 => Some(self.call()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn call(&mut self) -> Call {
         let at = self.io.offset() + self.done;
         let span = match &mut self.route {

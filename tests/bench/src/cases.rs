@@ -34,6 +34,13 @@ impl Case {
         case
     }
 
+    /// 4 KiB, one after the other, as a log is written.
+    fn following(kind: &str, reads_percent: u8) -> Case {
+        let mut case = Case::new(kind, 32, reads_percent);
+        case.pattern.sequential = true;
+        case
+    }
+
     fn interrupted(depth: u16) -> Case {
         Case {
             wait: Wait::Interrupt,
@@ -57,6 +64,10 @@ impl Case {
         if !quick {
             cases.push(Case::sequential("read128k", 100));
             cases.push(Case::sequential("write128k", 0));
+            if medium == Medium::Disk {
+                cases.push(Case::following("seqread", 100));
+                cases.push(Case::following("seqwrite", 0));
+            }
             cases.push(Case::interrupted(1));
             cases.push(Case::interrupted(32));
         }

@@ -2,12 +2,15 @@
 //! Tasks run only when this thread asks for it (DEFER_TASKRUN), so a completion never interrupts a turn.
 #![allow(unsafe_code)] // Submission hands addresses to the kernel.
 
+mod merge;
+
 use super::Target;
 use super::continuation::Core;
 use crate::BdevError;
 use crate::slab::{Key, Slab};
 use crate::transfer::{Call, Span, Transfer};
 use io_uring::{IoUring, opcode, squeue, types};
+use merge::Merge;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 const ENTRIES: u32 = 256;
 /// Completion entries. More outstanding requests than this are kept by the kernel (NODROP).
 const COMPLETION_ENTRIES: u32 = 4096;
-/// So many queued entries are handed to the kernel at once, in the middle of a turn: a drive works on the first while the
+/// So many requests are handed to the kernel at once, in the middle of a turn: a drive works on the first while the
 /// guest is still asking for the last. One by one they would each cost a call and a doorbell.
 const HAND_OVER: usize = 4;
 /// How often a driver that cannot wait looks whether it may go.
@@ -29,6 +32,7 @@ const KIND_SHIFT: u32 = 62;
 const KIND_REQUEST: u64 = 0;
 const KIND_WATCH: u64 = 1;
 const KIND_REMOVE: u64 = 2;
+const KIND_GROUP: u64 = 3;
 
 #[derive(PartialEq, Eq)]
 enum WatchState {
@@ -50,6 +54,9 @@ pub(super) struct Ring {
     ring: IoUring,
     /// Storage requests: in the kernel, on their way there, or waiting for a bounce buffer.
     requests: Slab<Transfer>,
+    merge: Merge,
+    /// Requests since entries were last handed to the kernel.
+    started: usize,
     watches: Slab<Watch>,
     /// Watches to poll again. One-shot polls make readiness level-like: a poll of a readable descriptor
     /// completes at once, in the same system call that submits it.
@@ -80,6 +87,8 @@ impl Ring {
         Ok(Ring {
             ring,
             requests: Slab::new(),
+            merge: Merge::new(),
+            started: 0,
             watches: Slab::new(),
             idle: Vec::new(),
             backlog: VecDeque::new(),
@@ -133,6 +142,7 @@ impl Ring {
     /// Hands queued entries to the kernel and lets it post completions, without blocking.
     pub(super) fn flush(&mut self) -> Result<(), BdevError> {
         self.rearm();
+        self.close();
         self.fill();
         let mut queue = self.ring.submission();
         queue.sync();
@@ -146,7 +156,9 @@ impl Ring {
     /// Hands queued entries to the kernel and blocks until a completion or the time has come.
     pub(super) fn sleep(&mut self, until: Option<Instant>) -> Result<(), BdevError> {
         self.rearm();
+        self.close();
         self.fill();
+        self.started = 0;
         if !self.backlog.is_empty() {
             // Else it would wait for completions that need not come.
             self.submit()?;
@@ -165,6 +177,7 @@ impl Ring {
 
     /// Submits until nothing is left outside the kernel, or it takes no more for now.
     fn submit(&mut self) -> Result<(), BdevError> {
+        self.started = 0;
         loop {
             match self.ring.submit() {
                 Ok(0) => return Ok(()),
@@ -192,6 +205,7 @@ impl Ring {
                     Some(Target::Bell) | None => {}
                 },
                 KIND_REQUEST => self.call_came_back(Key::unpack(data), result, core),
+                KIND_GROUP => self.group_came_back(Key::unpack(data), result, core),
                 _ => {} // The kernel has taken note of a removal.
             }
         }
@@ -203,13 +217,20 @@ impl Ring {
         self.requests.len()
     }
 
+    pub(super) fn merged(&self) -> u64 {
+        self.merge.merged
+    }
+
     /// Takes a storage request; the kernel has it by the next flush or sleep.
     pub(super) fn start(&mut self, transfer: Transfer) {
         let key = self.requests.insert(transfer);
-        self.issue(key);
-        if self.ring.submission().len() >= HAND_OVER
-            && let Err(error) = self.submit()
-        {
+        self.join(key);
+        self.started += 1;
+        if self.started < HAND_OVER {
+            return;
+        }
+        self.close();
+        if let Err(error) = self.submit() {
             // The next flush or sleep meets it again, and can tell the caller.
             tracing::debug!(%error, "The kernel took no requests");
         }
