@@ -168,4 +168,12 @@ pub trait BlockDevice: Send + Sync + std::fmt::Debug {
 pub trait IoChannel {
     /// Hands a request over. It completes exactly once through `driver`, maybe before this returns.
     fn submit(&mut self, driver: &mut Driver, io: Io);
+
+    /// Whether it pays to [`expect`](Self::expect) reads: a read that is a copy takes as long as its lines need to come.
+    fn is_memory(&self) -> bool {
+        false
+    }
+
+    /// These bytes will be read soon. A hint, best given before the request in front of theirs is submitted.
+    fn expect(&mut self, _offset: u64, _len: u64) {}
 }

@@ -31,6 +31,7 @@ mod error;
 mod error_device;
 mod fault;
 mod io;
+mod lines;
 mod malloc;
 mod null;
 mod nvme;

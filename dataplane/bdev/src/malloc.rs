@@ -2,7 +2,7 @@
 //! returns.
 #![allow(unsafe_code)] // An anonymous mapping, and copies between it and the caller's buffers.
 
-use crate::{BdevError, BlockDevice, Driver, Info, Io, IoChannel, IoStatus, Op};
+use crate::{BdevError, BlockDevice, Driver, Info, Io, IoChannel, IoStatus, Op, lines};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -105,6 +105,16 @@ impl BlockDevice for Malloc {
 impl IoChannel for Malloc {
     fn submit(&mut self, driver: &mut Driver, io: Io) {
         driver.complete(io.token(), self.serve(&io));
+    }
+
+    fn is_memory(&self) -> bool {
+        true
+    }
+
+    fn expect(&mut self, offset: u64, len: u64) {
+        if self.info.check_span(offset, len).is_ok() {
+            lines::will_read(self.mapping.at(offset), len);
+        }
     }
 }
 

@@ -175,6 +175,17 @@ impl IoChannel for SplitChannel {
         }
         self.submit_parts(driver, &io);
     }
+
+    fn is_memory(&self) -> bool {
+        self.base.is_memory()
+    }
+
+    fn expect(&mut self, offset: u64, len: u64) {
+        if len > 0 && self.info.check_span(offset, len).is_ok() {
+            let first = self.layout.first_part(offset, len);
+            self.base.expect(first.offset, first.len);
+        }
+    }
 }
 
 impl SplitChannel {

@@ -197,4 +197,14 @@ impl IoChannel for UringChannel {
             Ok(()) => driver.start(Transfer::new(&self.lane, io)),
         }
     }
+
+    fn is_memory(&self) -> bool {
+        self.mapped.is_some()
+    }
+
+    fn expect(&mut self, offset: u64, len: u64) {
+        if let Some(mapped) = &self.mapped {
+            mapped.expect(offset, len);
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod drive;
 mod order;
 mod setup;
 mod submit;
+mod take;
 mod throttle;
 mod wishes;
 
@@ -15,7 +16,7 @@ use super::drain::Drain;
 use super::presence::may_be_loss;
 use super::slots::Slots;
 use super::spin::Spin;
-use super::{Notice, PeerEvent, Presence, Reply, RingEnd, RingId, Swap};
+use super::{Notice, PeerEvent, Presence, Reply, RingEnd, Swap};
 use crate::account::{Account, Tally};
 use crate::events::ExportChange;
 use holdfast_bdev::{Driver, IoChannel, IoStatus, Token, WatchId};
@@ -36,6 +37,8 @@ pub(super) struct Ring {
     queue: SplitQueue,
     /// The way to the device; none while the drive is lost.
     channel: Option<Box<dyn IoChannel>>,
+    /// Reads are copies: the device is told of each before the one in front of it is done.
+    looks_ahead: bool,
     suspect: Option<Notice>,
     hang_up: Notice,
     /// Requests that wait for the drive, or for the verdict on it, in the order they came.
@@ -96,6 +99,7 @@ impl Ring {
             index: setup.index,
             queue,
             channel: None,
+            looks_ahead: false,
             suspect: setup.suspect,
             hang_up: setup.hang_up,
             parked: Vec::new(),
@@ -117,64 +121,13 @@ impl Ring {
         match presence {
             Presence::Here(device) => {
                 let channel = device.open_channel(driver);
-                ring.channel = Some(channel.map_err(|error| error.to_string())?);
+                ring.set_channel(channel.map_err(|error| error.to_string())?);
             }
             Presence::Lost(until) => ring.lost_until = until,
             Presence::Sound => {}
         }
         ring.expect_replays();
         Ok(ring)
-    }
-
-    /// Takes up to `most` requests and hands them to the device.
-    pub(super) fn serve(
-        &mut self,
-        most: u32,
-        id: RingId,
-        slots: &mut Slots,
-        driver: &mut Driver,
-    ) -> Found {
-        if self.is_parked() {
-            return Found::Nothing;
-        }
-        if !self.order.is_free() {
-            return self.serve_waiting(id, slots, driver);
-        }
-        let limited = self.account.meter().is_limited();
-        for taken in 0..most {
-            if limited && !self.has_place(slots.now_ns()) {
-                return Found::NotYet;
-            }
-            let slot = slots.vacant();
-            match self.queue.pop(slots.request(slot), &self.disk.limits) {
-                Ok(true) => {
-                    let token = slots.fill(slot, id);
-                    if limited {
-                        self.use_place(slots.request(slot).moves_bytes(), slots.now_ns());
-                    }
-                    // On a drive that is lost, everything waits in the order it came.
-                    if self.order.must_wait(slots.request(slot)) && self.channel.is_some() {
-                        self.order.hold(slot, token);
-                        return Found::NotYet;
-                    }
-                    self.dispatch(slot, token, slots, driver);
-                }
-                Ok(false) => {
-                    self.light = taken <= 1;
-                    return if taken == 0 {
-                        Found::Nothing
-                    } else {
-                        Found::Some
-                    };
-                }
-                Err(error) => {
-                    self.park(&error);
-                    return Found::Some;
-                }
-            }
-        }
-        self.light = false;
-        Found::Batch
     }
 
     /// Hands one request to the device, or answers it if no device is needed.

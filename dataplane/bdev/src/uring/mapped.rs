@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // A mapping of the file, and copies between it and the caller's buffers.
 
 use crate::transfer::{COPY_MAX, Medium};
-use crate::{Io, Op, fault};
+use crate::{Io, Op, fault, lines};
 use rustix::fs::SeekFrom;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -54,6 +54,14 @@ impl Mapped {
     /// Whether the mapping reaches as far as a request.
     pub(super) fn holds(&self, io: &Io) -> bool {
         io.offset().saturating_add(io.len()) <= self.len as u64
+    }
+
+    /// A range will be read soon.
+    #[allow(clippy::cast_possible_truncation)] // The mapping's length is a usize, and the offset is inside.
+    pub(super) fn expect(&self, offset: u64, len: u64) {
+        if offset.saturating_add(len) <= self.len as u64 {
+            lines::will_read(self.base.as_ptr().wrapping_add(offset as usize), len);
+        }
     }
 
     /// A range is to become a hole.

@@ -27,7 +27,7 @@ impl Ring {
         match presence {
             Presence::Here(device) => match device.open_channel(driver) {
                 Ok(channel) => {
-                    self.channel = Some(channel);
+                    self.set_channel(channel);
                     self.lost_until = None;
                     self.go_on(slots);
                 }

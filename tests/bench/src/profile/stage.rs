@@ -66,6 +66,7 @@ const OURS: &[(&str, &str, Stage)] = &[
     ("ring/src/blk", "finish", Stage::Answer),
     ("ring/src/blk", "", Stage::Parse),
     ("bdev/src/fault", "", Stage::Copy),
+    ("bdev/src/lines", "", Stage::Copy),
     ("bdev/src/driver", "", Stage::Driver),
     ("bdev/src/slab", "", Stage::Driver),
     ("bdev/src", "", Stage::Device),
