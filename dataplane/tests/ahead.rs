@@ -26,7 +26,7 @@ fn read() -> Op {
 fn on_both(case: impl Fn(&mut Guest)) {
     let (bench, _device) = Bench::malloc();
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let file = Uring::create(&folder.path().join("disk"), 1 << 20).unwrap();
+    let file = Uring::create(folder.path().join("disk"), 1 << 20).unwrap();
     bench.serve("file", Arc::new(file));
     for name in ["disk", "file"] {
         let builder = Guest::builder().queues(2).queue_size(256);
