@@ -134,8 +134,7 @@ impl Figures {
     pub(crate) fn left_out(&self) -> (usize, usize) {
         let out = self.rows.iter().map(|row| {
             let placement = self.placement(row.medium, &row.case);
-            let other = row.samples.iter().filter(|s| s.placement != placement);
-            other.count()
+            row.samples.len() - row.under(placement).count()
         });
         let all = self.rows.iter().map(|row| row.samples.len());
         (out.sum(), all.sum())
@@ -143,7 +142,7 @@ impl Figures {
 
     /// How many cases are compared with near processors, and how many there are.
     pub(crate) fn near_cases(&self) -> (usize, usize) {
-        let media = Medium::ALL.into_iter();
+        let media = Medium::ALL.into_iter().filter(|m| *m != Medium::Disk);
         let cases =
             media.flat_map(|medium| self.cases(medium).into_iter().map(move |c| (medium, c)));
         let placements: Vec<Placement> = cases.map(|(m, case)| self.placement(m, case)).collect();
@@ -159,8 +158,7 @@ impl Figures {
     ) -> Option<Middle> {
         let placement = self.placement(medium, case);
         let row = self.rows.iter().find(|row| row.is(medium, case, peer))?;
-        let comparable = row.samples.iter().filter(|s| s.placement == placement);
-        Middle::of(comparable.map(what))
+        Middle::of(row.under(placement).map(what))
     }
 
     pub(crate) fn iops(&self, medium: Medium, case: &str, peer: &str) -> Option<f64> {
@@ -192,6 +190,14 @@ impl Figures {
 impl Row {
     fn is(&self, medium: Medium, case: &str, peer: &str) -> bool {
         self.medium == medium && self.case == case && self.peer == peer
+    }
+
+    /// The samples that count where this placement does. On a disk all of them do: to its requests the way of a line is little,
+    /// and of few samples the drive's own moods would be all that is seen.
+    fn under(&self, placement: Placement) -> impl Iterator<Item = &Sample> {
+        let all = self.medium == Medium::Disk;
+        let samples = self.samples.iter();
+        samples.filter(move |sample| all || sample.placement == placement)
     }
 
     fn lacks_near(&self) -> bool {
@@ -268,5 +274,21 @@ pub(crate) mod tests {
         let middle = Middle::of([4.0, 1.0, 2.0, 3.0].into_iter()).unwrap();
         assert!((middle.median - 2.5).abs() < 1e-9 && middle.spread_percent() > 59.9);
         assert!(Middle::of(std::iter::empty()).is_none());
+    }
+
+    #[test]
+    fn every_sample_of_a_disk_counts() {
+        let mut figures = Figures::default();
+        for (iops, placement) in [
+            (1e5, Placement::Near),
+            (2e5, Placement::Far),
+            (3e5, Placement::Far),
+        ] {
+            figures.add(Medium::Disk, "randread-32", "ours", sample(iops, placement));
+        }
+        let key = (Medium::Disk, "randread-32", "ours");
+        let middle = figures.middle(key, |sample| sample.iops).unwrap();
+        assert_eq!((middle.median, middle.samples), (2e5, 3));
+        assert_eq!((figures.left_out(), figures.near_cases()), ((0, 3), (0, 0)));
     }
 }

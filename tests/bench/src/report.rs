@@ -117,8 +117,8 @@ impl Report {
         line(
             text,
             &format!(
-                "* {near} of {cases} cases are compared with near processors, the others with far ones; {out} of {all} \
-                 samples are left out, because they belong to the other placement"
+                "* beside the disk's, {near} of {cases} cases are compared with near processors, the others with far ones; \
+                 {out} of {all} samples are left out, because they belong to the other placement"
             ),
         );
         for ceiling in &self.ceiling {
