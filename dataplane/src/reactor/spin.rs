@@ -320,4 +320,27 @@ mod tests {
         assert!((1..=8).contains(&times(&looked[..10])), "{looked:?}");
         assert!((1..=40).contains(&times(&looked[10..])), "{looked:?}");
     }
+
+    #[test]
+    fn guest_that_was_looked_for_in_vain_owes_nothing_any_more() {
+        let (mut spin, mut now) = (with_a_slow_drive(), 0);
+        answer_half(&mut spin, &mut now, 0);
+        assert_eq!((spin.kind, spin.owed), (Kind::Drive, 0));
+        spin.found(1, LIMIT, || now);
+        assert_eq!(
+            spin.kind,
+            Kind::Drive,
+            "one request is not the rest of four"
+        );
+    }
+
+    #[test]
+    fn more_of_a_guest_is_not_looked_for_longer_than_a_drive() {
+        let mut spin = Spin::default();
+        spin.answered(false, LIMIT, || 0);
+        spin.more.expected_ns = LIMIT.drive_ns;
+        assert!(spin.pays(LIMIT));
+        spin.more.expected_ns += 1;
+        assert!(!spin.pays(LIMIT));
+    }
 }
