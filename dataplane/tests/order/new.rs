@@ -164,7 +164,7 @@ fn successor_does_what_waited_in_its_order() {
     device.fail_youngest();
     drop(device);
     place.wait_lost(true);
-    guest.disconnect();
+    place.leave(&mut guest);
     place.put_back_contrary();
     guest.reconnect().unwrap();
     assert_done(&mut guest, TANGLE);

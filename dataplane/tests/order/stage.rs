@@ -234,10 +234,16 @@ impl Place {
         submit(&mut guest, writes);
         self.wait_lost(true);
         eventually("all wait", || self.held() == writes.len() as u64);
-        guest.disconnect();
+        self.leave(&mut guest);
         self.put_back();
         self.wait_lost(false);
         guest
+    }
+
+    /// The front end goes while the drive is away, and its ring with it: else that might still serve when the drive is back.
+    pub(crate) fn leave(&self, guest: &mut Guest) {
+        guest.disconnect();
+        eventually("its ring holds nothing any more", || self.held() == 0);
     }
 }
 
