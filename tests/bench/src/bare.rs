@@ -1,4 +1,5 @@
-//! What the kernel alone takes for a read of the file on disk: the bound of every server that uses io_uring, in the same run.
+//! What the kernel alone takes for a read of the file on disk: one at a time, the bound of every server that
+//! sleeps for the drive in io_uring; in the same run.
 
 use crate::cases::Case;
 use crate::figures::{Figures, Sample};

@@ -1,5 +1,6 @@
-//! What the kernel alone takes: a thread that reads a file past the page cache with io_uring and does nothing else. No server
-//! of a disk that uses io_uring can take less.
+//! What the kernel alone takes: a thread that reads a file past the page cache with io_uring and does nothing else. One
+//! read at a time is what a server that sleeps for its drive does as well, so there it is a bound; with several, how they are
+//! handed over and waited for decides, and a server may do better.
 #![allow(unsafe_code)] // Hands buffers to the kernel, which are kept until it has given all of them back.
 
 use super::pattern::Draw;

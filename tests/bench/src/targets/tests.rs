@@ -162,5 +162,9 @@ fn processor_time_on_disk_is_told_beside_what_io_uring_alone_takes() {
         "{}",
         row.found
     );
-    assert!(row.found.contains("io_uring takes 0.70x"), "{}", row.found);
+    assert!(
+        row.found.contains("io_uring takes 0.70x in randread-1"),
+        "{}",
+        row.found
+    );
 }

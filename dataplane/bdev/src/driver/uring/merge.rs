@@ -107,7 +107,6 @@ impl Ring {
         if let (Some(next), Some(open)) = (&alone, &mut self.merge.open)
             && open.take(next)
         {
-            self.merge.merged += 1;
             return;
         }
         self.close();
@@ -139,6 +138,7 @@ impl Ring {
             true => Call::Write(span, group.start),
         };
         self.merge.named += 1;
+        self.merge.merged += count as u64 - 1;
         let key = self.merge.called.insert(group);
         self.push(entry(&call, types::Fd(group.fd)).user_data(tag(KIND_GROUP, key)));
     }
